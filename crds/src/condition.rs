@@ -1,0 +1,218 @@
+//! What a resource reports about itself: condition types, their statuses and their reasons. Nothing else names one.
+
+use crate::Kind;
+
+/// Types of conditions (`status.conditions[].type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// True when the resource is accepted and in effect. Says nothing about whether deliveries succeed.
+    Ready,
+    /// Whether everything that the resource names is there.
+    ResolvedRefs,
+    /// Whether every dispatcher that consumes has loaded this generation.
+    Programmed,
+    /// Whether deliveries arrive, and why not.
+    Delivering,
+    /// Present, and True, only while a change is on its way.
+    Reconciling,
+    /// Present, and True, only while the resource cannot get ready without a change by its owner.
+    Stalled,
+}
+
+impl ConditionType {
+    /// Every type.
+    pub const ALL: [Self; 6] =
+        [Self::Ready, Self::ResolvedRefs, Self::Programmed, Self::Delivering, Self::Reconciling, Self::Stalled];
+
+    /// The name that stands in `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Delivering => "Delivering",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+
+    /// The reasons that a condition of this type may carry on a resource of this kind. Empty: the kind has no such
+    /// condition.
+    pub const fn reasons(self, kind: Kind) -> &'static [Reason] {
+        match (kind, self) {
+            (Kind::Endpoint, Self::Ready) => &[
+                Reason::Pending,
+                Reason::Programmed,
+                Reason::Suspended,
+                Reason::InvalidSpec,
+                Reason::AddressBlocked,
+                Reason::SecretNotFound,
+                Reason::SecretKeyMissing,
+                Reason::SecretForbidden,
+                Reason::PoolNotFound,
+            ],
+            (Kind::Subscription, Self::Ready) => &[
+                Reason::Pending,
+                Reason::Programmed,
+                Reason::Suspended,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+            ],
+            (Kind::Endpoint, Self::ResolvedRefs) => &[
+                Reason::Resolved,
+                Reason::SecretNotFound,
+                Reason::SecretKeyMissing,
+                Reason::SecretForbidden,
+                Reason::PoolNotFound,
+            ],
+            (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
+            (_, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            (Kind::Endpoint, Self::Delivering) => &[
+                Reason::Delivering,
+                Reason::NoTraffic,
+                Reason::NotRouted,
+                Reason::Failing,
+                Reason::CircuitOpen,
+                Reason::Suspended,
+                Reason::Gone,
+                Reason::DisabledAfterFailures,
+            ],
+            (Kind::Subscription, Self::Delivering) => &[],
+            (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
+            (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            (Kind::Subscription, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
+        }
+    }
+}
+
+/// Statuses of conditions (`status.conditions[].status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The word that stands in `status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Reasons of conditions (`status.conditions[].reason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No controller has seen the resource yet.
+    Pending,
+    /// The resource is in effect.
+    Programmed,
+    /// The owner asked to suspend; this is what was asked for, so `Ready` is True.
+    Suspended,
+    /// The spec breaks a rule; the message says which field and how.
+    InvalidSpec,
+    /// The filter does not compile.
+    InvalidFilter,
+    /// The installation's address policy forbids the URL.
+    AddressBlocked,
+    /// A Secret that the resource names does not exist.
+    SecretNotFound,
+    /// A Secret exists but has no such key, or its value cannot be used.
+    SecretKeyMissing,
+    /// The controller may not read a Secret that the resource names.
+    SecretForbidden,
+    /// The endpoint that the subscription names does not exist, or its selector matches none.
+    EndpointNotFound,
+    /// The pool that the endpoint names does not exist.
+    PoolNotFound,
+    /// Everything that the resource names is there.
+    Resolved,
+    /// Some dispatchers have not loaded this generation yet; the message counts them.
+    Waiting,
+    /// The pool has no dispatcher, so none has an older generation either.
+    PoolAtZero,
+    /// Deliveries succeed.
+    Delivering,
+    /// Nothing was sent to the endpoint lately.
+    NoTraffic,
+    /// No subscription names the endpoint.
+    NotRouted,
+    /// Deliveries fail.
+    Failing,
+    /// Too many deliveries failed; the circuit is open and attempts pause.
+    CircuitOpen,
+    /// The receiver answered 410; the endpoint is disabled.
+    Gone,
+    /// Nothing but failures for as long as the spec allows; the endpoint is disabled.
+    DisabledAfterFailures,
+    /// A change is on its way.
+    Progressing,
+    /// A change is on its way and something that it needs failed; it is tried again.
+    ProgressingWithRetry,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 23] = [
+        Self::Pending,
+        Self::Programmed,
+        Self::Suspended,
+        Self::InvalidSpec,
+        Self::InvalidFilter,
+        Self::AddressBlocked,
+        Self::SecretNotFound,
+        Self::SecretKeyMissing,
+        Self::SecretForbidden,
+        Self::EndpointNotFound,
+        Self::PoolNotFound,
+        Self::Resolved,
+        Self::Waiting,
+        Self::PoolAtZero,
+        Self::Delivering,
+        Self::NoTraffic,
+        Self::NotRouted,
+        Self::Failing,
+        Self::CircuitOpen,
+        Self::Gone,
+        Self::DisabledAfterFailures,
+        Self::Progressing,
+        Self::ProgressingWithRetry,
+    ];
+
+    /// The word that stands in `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Programmed => "Programmed",
+            Self::Suspended => "Suspended",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::InvalidFilter => "InvalidFilter",
+            Self::AddressBlocked => "AddressBlocked",
+            Self::SecretNotFound => "SecretNotFound",
+            Self::SecretKeyMissing => "SecretKeyMissing",
+            Self::SecretForbidden => "SecretForbidden",
+            Self::EndpointNotFound => "EndpointNotFound",
+            Self::PoolNotFound => "PoolNotFound",
+            Self::Resolved => "Resolved",
+            Self::Waiting => "Waiting",
+            Self::PoolAtZero => "PoolAtZero",
+            Self::Delivering => "Delivering",
+            Self::NoTraffic => "NoTraffic",
+            Self::NotRouted => "NotRouted",
+            Self::Failing => "Failing",
+            Self::CircuitOpen => "CircuitOpen",
+            Self::Gone => "Gone",
+            Self::DisabledAfterFailures => "DisabledAfterFailures",
+            Self::Progressing => "Progressing",
+            Self::ProgressingWithRetry => "ProgressingWithRetry",
+        }
+    }
+}

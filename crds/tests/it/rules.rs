@@ -1,0 +1,363 @@
+//! Every CEL rule of the schemas: an object that keeps it and one that breaks it and nothing else.
+
+use std::collections::BTreeSet;
+
+use crds::Kind;
+use crds::definition::openapi_schema;
+use serde_json::{Value, json};
+
+use crate::support::{object, problems, walk};
+
+/// A rule, named by its kind, the field that it reports and its message, with patches of the smallest spec.
+struct Row {
+    kind: Kind,
+    field: String,
+    message: &'static str,
+    accepted: Value,
+    refused: Value,
+}
+
+fn endpoint(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
+    Row { kind: Kind::Endpoint, field: field.to_owned(), message, accepted, refused }
+}
+
+fn subscription(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
+    Row { kind: Kind::Subscription, ..endpoint(field, message, accepted, refused) }
+}
+
+const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
+
+fn rows() -> Vec<Row> {
+    let mut rows = url_rows();
+    rows.extend(header_rows());
+    rows.extend(auth_rows());
+    rows.extend(retry_rows());
+    rows.extend(secret_rows());
+    rows.extend([
+        endpoint(
+            "spec.recipient",
+            "must be printable ASCII without spaces",
+            json!({"recipient": "*"}),
+            json!({"recipient": "acme inc"}),
+        ),
+        endpoint(
+            "spec.circuitBreaker.maxPauseSeconds",
+            "must not be smaller than initialPauseSeconds (when absent they are 300 and 10)",
+            json!({"circuitBreaker": {"initialPauseSeconds": 300}}),
+            json!({"circuitBreaker": {"maxPauseSeconds": 9}}),
+        ),
+        endpoint(
+            "spec.poolRef.name",
+            NAME_MESSAGE,
+            json!({"poolRef": {"name": "large.pool-2"}}),
+            json!({"poolRef": {"name": "Large"}}),
+        ),
+        subscription(
+            "spec",
+            "set exactly one of endpointRef and endpointSelector",
+            json!({"endpointRef": null, "endpointSelector": {"matchLabels": {"team": "billing"}}}),
+            json!({"endpointSelector": {"matchLabels": {"team": "billing"}}}),
+        ),
+        subscription(
+            "spec.endpointRef.name",
+            NAME_MESSAGE,
+            json!({"endpointRef": {"name": "a"}}),
+            json!({"endpointRef": {"name": "-a"}}),
+        ),
+        subscription(
+            "spec.eventTypes[0]",
+            "must be an event type such as order.created, or a pattern: order.* (exactly one more segment), order.** \
+             (one or more) or ** (all); at most 16 segments of letters, digits, _, -, / and :",
+            json!({"eventTypes": ["order.created", "a.b_c.*", "acme:order/v2.**", "**"]}),
+            json!({"eventTypes": ["*.created"]}),
+        ),
+    ]);
+    rows
+}
+
+fn url_rows() -> Vec<Row> {
+    vec![
+        endpoint(
+            "spec",
+            "set exactly one of url and urlFrom",
+            json!({"url": null, "urlFrom": {"secretKeyRef": {"name": "hook", "key": "url"}}}),
+            json!({"url": null}),
+        ),
+        endpoint(
+            "spec.url",
+            "must be an absolute URL in ASCII that begins with https:// or http://",
+            json!({"url": "http://localhost:8080/in?a=b@c"}),
+            json!({"url": "ftp://example.com/"}),
+        ),
+        endpoint(
+            "spec.url",
+            "must not contain a user name or password; use auth",
+            json!({"url": "https://example.com/@acme"}),
+            json!({"url": "https://user:secret@example.com/"}),
+        ),
+        endpoint(
+            "spec.url",
+            "must not contain a fragment",
+            json!({"url": "https://example.com/a%23b"}),
+            json!({"url": "https://example.com/a#b"}),
+        ),
+    ]
+}
+
+fn header_rows() -> Vec<Row> {
+    let header = |name: &str| json!({"headers": [{"name": name, "value": "1"}]});
+    vec![
+        endpoint(
+            "spec",
+            "a header named Authorization cannot be combined with auth, which sets it",
+            json!({"headers": [{"name": "Authorization", "value": "1"}]}),
+            json!({
+                "headers": [{"name": "authorization", "value": "1"}],
+                "auth": {"type": "Bearer", "tokenSecretKeyRef": {"name": "hook", "key": "token"}},
+            }),
+        ),
+        endpoint(
+            "spec.headers",
+            "header names must be unique; upper and lower case are the same",
+            json!({"headers": [{"name": "X-Team", "value": "1"}, {"name": "X-Teams", "value": "1"}]}),
+            json!({"headers": [{"name": "X-Team", "value": "1"}, {"name": "x-team", "value": "1"}]}),
+        ),
+        endpoint(
+            "spec.headers[0]",
+            "set exactly one of value and valueFrom",
+            json!({"headers": [{"name": "X-Team", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "team"}}}]}),
+            json!({"headers": [{"name": "X-Team"}]}),
+        ),
+        endpoint(
+            "spec.headers[0].name",
+            "must be a header name: letters, digits and !#$%&*+-.^_`|~",
+            header("X-Team.1"),
+            header("X Team"),
+        ),
+        endpoint(
+            "spec.headers[0].name",
+            "is reserved: it is set by HTTP itself or by the signature",
+            header("X-Host"),
+            header("HOST"),
+        ),
+        endpoint(
+            "spec.headers[0].name",
+            "begins with a reserved prefix: webhook-, ce-, proxy- or x-harborhook-",
+            header("X-Webhook-Id"),
+            header("Webhook-Id"),
+        ),
+        endpoint(
+            "spec.headers[0].value",
+            "must be printable ASCII without line breaks",
+            json!({"headers": [{"name": "X-Team", "value": ""}]}),
+            json!({"headers": [{"name": "X-Team", "value": "a\r\nHost: b"}]}),
+        ),
+    ]
+}
+
+fn auth_rows() -> Vec<Row> {
+    let key = json!({"name": "hook", "key": "credential"});
+    let basic = json!({"auth": {"type": "Basic", "username": "hooks", "passwordSecretKeyRef": key}});
+    let bearer = json!({"auth": {"type": "Bearer", "tokenSecretKeyRef": key}});
+    let with = |base: &Value, field: &str, value: Value| {
+        let mut changed = base.clone();
+        changed["auth"][field] = value;
+        changed
+    };
+    vec![
+        endpoint(
+            "spec.auth",
+            "type Basic needs username and passwordSecretKeyRef",
+            basic.clone(),
+            with(&basic, "username", Value::Null),
+        ),
+        endpoint(
+            "spec.auth.username",
+            "belongs to type Basic",
+            basic.clone(),
+            with(&bearer, "username", json!("hooks")),
+        ),
+        endpoint(
+            "spec.auth.passwordSecretKeyRef",
+            "belongs to type Basic",
+            basic.clone(),
+            with(&bearer, "passwordSecretKeyRef", key.clone()),
+        ),
+        endpoint(
+            "spec.auth",
+            "type Bearer needs tokenSecretKeyRef",
+            bearer.clone(),
+            json!({"auth": {"type": "Bearer"}}),
+        ),
+        endpoint(
+            "spec.auth.tokenSecretKeyRef",
+            "belongs to type Bearer",
+            bearer,
+            with(&basic, "tokenSecretKeyRef", key),
+        ),
+        endpoint(
+            "spec.auth.username",
+            "must be printable ASCII without a colon",
+            basic.clone(),
+            with(&basic, "username", json!("a:b")),
+        ),
+    ]
+}
+
+fn retry_rows() -> Vec<Row> {
+    let exponential = json!({"retry": {"type": "Exponential", "initialDelaySeconds": 5, "maxDelaySeconds": 60}});
+    let linear =
+        json!({"retry": {"type": "Linear", "initialDelaySeconds": 5, "stepSeconds": 5, "maxDelaySeconds": 60}});
+    let fixed = json!({"retry": {"type": "Fixed", "delaySeconds": 5}});
+    let schedule = json!({"retry": {"scheduleSeconds": [1, 2, 3]}});
+    let growing = "belongs to the types Exponential and Linear";
+    let retry = |field: &str, message, accepted: &Value, refused| {
+        endpoint(&format!("spec.retry{field}"), message, accepted.clone(), json!({"retry": refused}))
+    };
+    vec![
+        retry(
+            "",
+            "type Exponential needs initialDelaySeconds and maxDelaySeconds",
+            &exponential,
+            json!({"type": "Exponential", "initialDelaySeconds": 5}),
+        ),
+        retry(
+            "",
+            "type Linear needs initialDelaySeconds, stepSeconds and maxDelaySeconds",
+            &linear,
+            json!({"type": "Linear", "initialDelaySeconds": 5, "maxDelaySeconds": 60}),
+        ),
+        retry("", "type Fixed needs delaySeconds", &fixed, json!({"type": "Fixed"})),
+        retry(".initialDelaySeconds", growing, &linear, json!({"initialDelaySeconds": 5})),
+        retry(
+            ".maxDelaySeconds",
+            growing,
+            &exponential,
+            json!({"type": "Fixed", "delaySeconds": 5, "maxDelaySeconds": 60}),
+        ),
+        retry(
+            ".stepSeconds",
+            "belongs to type Linear",
+            &linear,
+            json!({"type": "Exponential", "initialDelaySeconds": 5, "stepSeconds": 5, "maxDelaySeconds": 60}),
+        ),
+        retry(".delaySeconds", "belongs to type Fixed", &fixed, json!({"type": "Schedule", "delaySeconds": 5})),
+        retry(
+            ".scheduleSeconds",
+            "belongs to type Schedule",
+            &schedule,
+            json!({"type": "Fixed", "delaySeconds": 5, "scheduleSeconds": [1]}),
+        ),
+        retry(
+            ".maxDelaySeconds",
+            "must not be smaller than initialDelaySeconds",
+            &exponential,
+            json!({"type": "Exponential", "initialDelaySeconds": 61, "maxDelaySeconds": 60}),
+        ),
+    ]
+}
+
+/// The two rules of a reference to a Secret, at each of its places.
+fn secret_rows() -> Vec<Row> {
+    type Place = (&'static str, fn(Value) -> Value);
+    let places: [Place; 5] = [
+        ("spec.urlFrom.secretKeyRef", |key| json!({"url": null, "urlFrom": {"secretKeyRef": key}})),
+        ("spec.signing.secretKeyRef", |key| json!({"signing": {"secretKeyRef": key}})),
+        (
+            "spec.headers[0].valueFrom.secretKeyRef",
+            |key| json!({"headers": [{"name": "X-Team", "valueFrom": {"secretKeyRef": key}}]}),
+        ),
+        (
+            "spec.auth.passwordSecretKeyRef",
+            |key| json!({"auth": {"type": "Basic", "username": "hooks", "passwordSecretKeyRef": key}}),
+        ),
+        ("spec.auth.tokenSecretKeyRef", |key| json!({"auth": {"type": "Bearer", "tokenSecretKeyRef": key}})),
+    ];
+    let good = json!({"name": "orders-signing.v2", "key": "tls.key_1"});
+    let mut rows = Vec::new();
+    for (place, patch) in places {
+        rows.push(endpoint(
+            &format!("{place}.name"),
+            "must be the name of a Secret: lower case letters, digits, - and .",
+            patch(good.clone()),
+            patch(json!({"name": "Orders", "key": "key"})),
+        ));
+        rows.push(endpoint(
+            &format!("{place}.key"),
+            "must be a key of a Secret: letters, digits, -, _ and .",
+            patch(good.clone()),
+            patch(json!({"name": "orders", "key": "a/b"})),
+        ));
+    }
+    rows
+}
+
+/// `Kind field: message` of every rule in the schemas.
+fn rules_of_the_schemas() -> BTreeSet<String> {
+    let mut rules = BTreeSet::new();
+    for kind in Kind::ALL {
+        walk(&openapi_schema(kind), "", &mut |path, node| {
+            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default()).replace("[]", "[0]");
+                let message = rule["message"].as_str().unwrap_or("no message");
+                let name = format!("{} {field}: {message}", kind.as_str());
+                assert!(rules.insert(name.clone()), "two rules say the same: {name}");
+            }
+        });
+    }
+    rules
+}
+
+#[test]
+fn every_rule_has_a_row_and_every_row_a_rule() {
+    let named: BTreeSet<String> =
+        rows().iter().map(|row| format!("{} {}: {}", row.kind.as_str(), row.field, row.message)).collect();
+    assert_eq!(named, rules_of_the_schemas());
+}
+
+#[test]
+fn every_rule_admits_an_object_that_keeps_it() {
+    for row in rows() {
+        let found = problems(&object(row.kind, &row.accepted));
+        assert!(found.is_empty(), "{}: {}: {found:?}", row.field, row.message);
+    }
+}
+
+#[test]
+fn every_rule_refuses_an_object_that_breaks_it_and_names_the_field() {
+    for row in rows() {
+        let found = problems(&object(row.kind, &row.refused));
+        assert_eq!(found, [format!("{}: {}", row.field, row.message)]);
+    }
+}
+
+#[test]
+fn every_reserved_header_is_refused_in_any_case() {
+    for name in [
+        "Host",
+        "Content-Length",
+        "Content-Type",
+        "Content-Encoding",
+        "Transfer-Encoding",
+        "Connection",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Expect",
+        "Date",
+        "Webhook-Id",
+        "webhook-timestamp",
+        "WEBHOOK-SIGNATURE",
+        "ce-id",
+        "Proxy-Authorization",
+        "X-HarborHook-Signature",
+        "X-Trace-Id",
+        "X-Hub-Signature-256",
+        "Stripe-Signature",
+    ] {
+        let found = problems(&object(Kind::Endpoint, &json!({"headers": [{"name": name, "value": "1"}]})));
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        assert!(found[0].starts_with("spec.headers[0].name: "), "{name}: {found:?}");
+    }
+}
