@@ -1,0 +1,435 @@
+//! The circuit breaker of one endpoint: a state machine with time as an argument.
+//!
+//! ```text
+//!            too many failures            pause is over
+//!   Closed ───────────────────▶ Open ───────────────────▶ HalfOpen
+//!     ▲                          ▲                          │  │
+//!     │                          └── a probe failed ────────┘  │
+//!     └───────────────── all probes succeeded ─────────────────┘
+//! ```
+
+use std::time::Duration;
+
+use crate::limits::{BREAKER_BUCKETS, BREAKER_PROBE_WAIT};
+use crate::table::BreakerPolicy;
+
+/// Whether an attempt may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Yes. The ticket comes back with the result.
+    Go(Ticket),
+    /// Yes, and its result decides whether the circuit closes. The ticket comes back with the result, or to
+    /// [`Breaker::abandon`].
+    Probe(Ticket),
+    /// No; ask again after this time.
+    Wait(Duration),
+}
+
+/// Which period of the breaker an attempt was admitted in. A result counts only in its own period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// A change of state that is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// Failures opened the circuit.
+    Opened {
+        /// How long nothing is sent.
+        pause: Duration,
+    },
+    /// A probe failed.
+    Reopened {
+        /// How long nothing is sent; twice the pause before, up to the largest.
+        pause: Duration,
+    },
+    /// The probes succeeded.
+    Closed,
+}
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Attempts go.
+    Closed,
+    /// No attempt goes.
+    Open,
+    /// Probes go.
+    HalfOpen,
+}
+
+/// The circuit breaker of one endpoint. Its memory does not grow with traffic.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    phase: Phase,
+    /// Pause of the latest opening, in milliseconds.
+    pause_ms: u64,
+    /// Counts state changes; see [`Ticket`].
+    period: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Closed(Counts),
+    Open { until_ms: u64 },
+    HalfOpen { in_flight: u32, succeeded: u32 },
+}
+
+impl Breaker {
+    /// A closed circuit.
+    pub fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, phase: Phase::Closed(Counts::default()), pause_ms: 0, period: 0 }
+    }
+
+    /// Applies an edited policy; the state stays, the window's counts begin anew.
+    pub fn set_policy(&mut self, policy: BreakerPolicy) {
+        if self.policy == policy {
+            return;
+        }
+        self.policy = policy;
+        if let Phase::Closed(counts) = &mut self.phase {
+            *counts = Counts::default();
+        }
+    }
+
+    /// Asks for an attempt. `now_ms` is in milliseconds of the clock that [`Breaker::record`] uses too.
+    pub fn admit(&mut self, now_ms: u64) -> Admit {
+        if let Phase::Open { until_ms } = self.phase {
+            if now_ms < until_ms {
+                return Admit::Wait(Duration::from_millis(until_ms - now_ms));
+            }
+            self.enter(Phase::HalfOpen { in_flight: 0, succeeded: 0 });
+        }
+        let ticket = Ticket(self.period);
+        match &mut self.phase {
+            Phase::HalfOpen { in_flight, succeeded } => {
+                if in_flight.saturating_add(*succeeded) >= self.policy.probes.max(1) {
+                    return Admit::Wait(BREAKER_PROBE_WAIT);
+                }
+                *in_flight += 1;
+                Admit::Probe(ticket)
+            }
+            Phase::Closed(_) | Phase::Open { .. } => Admit::Go(ticket),
+        }
+    }
+
+    /// Counts the result of an admitted attempt.
+    ///
+    /// A result from an earlier period changes nothing: what was sent before the circuit opened says nothing
+    /// about the endpoint now.
+    pub fn record(&mut self, ticket: Ticket, success: bool, now_ms: u64) -> Option<Transition> {
+        if ticket.0 != self.period {
+            return None;
+        }
+        match &mut self.phase {
+            Phase::Closed(counts) => {
+                counts.add(success, now_ms, &self.policy);
+                (!success && counts.too_many_failures(&self.policy)).then(|| {
+                    self.pause_ms = seconds_to_ms(self.policy.initial_pause_seconds);
+                    Transition::Opened { pause: self.open(now_ms) }
+                })
+            }
+            Phase::HalfOpen { .. } if !success => {
+                self.pause_ms = self.pause_ms.saturating_mul(2);
+                Some(Transition::Reopened { pause: self.open(now_ms) })
+            }
+            Phase::HalfOpen { in_flight, succeeded } => {
+                *in_flight = in_flight.saturating_sub(1);
+                *succeeded += 1;
+                (*succeeded >= self.policy.probes.max(1)).then(|| {
+                    self.enter(Phase::Closed(Counts::default()));
+                    Transition::Closed
+                })
+            }
+            Phase::Open { .. } => None,
+        }
+    }
+
+    /// Gives back an admitted attempt that was not made, so that another may be made in its place.
+    pub fn abandon(&mut self, ticket: Ticket) {
+        if let Phase::HalfOpen { in_flight, .. } = &mut self.phase
+            && ticket.0 == self.period
+        {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Where the breaker stands. An open circuit stays open until somebody asks after its pause.
+    pub fn state(&self) -> BreakerState {
+        match self.phase {
+            Phase::Closed(_) => BreakerState::Closed,
+            Phase::Open { .. } => BreakerState::Open,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    fn open(&mut self, now_ms: u64) -> Duration {
+        let longest_ms = seconds_to_ms(self.policy.max_pause_seconds);
+        self.pause_ms = self.pause_ms.min(longest_ms);
+        self.enter(Phase::Open { until_ms: now_ms.saturating_add(self.pause_ms) });
+        Duration::from_millis(self.pause_ms)
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.period += 1;
+    }
+}
+
+/// Results of the window, in a ring of buckets.
+#[derive(Clone, Debug, Default)]
+struct Counts([Bucket; BREAKER_BUCKETS]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// Which stretch of time it counts: milliseconds divided by the length of a bucket.
+    slot: u64,
+    attempts: u32,
+    failures: u32,
+}
+
+impl Counts {
+    fn add(&mut self, success: bool, now_ms: u64, policy: &BreakerPolicy) {
+        let slots = BREAKER_BUCKETS as u64;
+        let bucket_ms = (seconds_to_ms(policy.window_seconds) / slots).max(1);
+        let slot = now_ms / bucket_ms;
+        for (index, bucket) in (0_u64..).zip(&mut self.0) {
+            // Out of the window, or from before the clock jumped back.
+            if bucket.slot + slots <= slot || bucket.slot > slot {
+                *bucket = Bucket { slot, ..Bucket::default() };
+            }
+            if index == slot % slots {
+                bucket.slot = slot;
+                bucket.attempts = bucket.attempts.saturating_add(1);
+                bucket.failures = bucket.failures.saturating_add(u32::from(!success));
+            }
+        }
+    }
+
+    fn too_many_failures(&self, policy: &BreakerPolicy) -> bool {
+        let sum = |count: fn(&Bucket) -> u32| self.0.iter().map(|bucket| u64::from(count(bucket))).sum::<u64>();
+        let (attempts, failures) = (sum(|bucket| bucket.attempts), sum(|bucket| bucket.failures));
+        attempts >= policy.min_attempts.into() && failures * 100 >= attempts * u64::from(policy.failure_percent)
+    }
+}
+
+fn seconds_to_ms(seconds: u32) -> u64 {
+    u64::from(seconds) * 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START_MS: u64 = 1_700_000_000_000;
+
+    fn policy() -> BreakerPolicy {
+        BreakerPolicy {
+            failure_percent: 50,
+            min_attempts: 4,
+            window_seconds: 10,
+            initial_pause_seconds: 10,
+            max_pause_seconds: 40,
+            probes: 2,
+        }
+    }
+
+    fn attempt(breaker: &mut Breaker, success: bool, now_ms: u64) -> Option<Transition> {
+        match breaker.admit(now_ms) {
+            Admit::Go(ticket) | Admit::Probe(ticket) => breaker.record(ticket, success, now_ms),
+            Admit::Wait(wait) => panic!("must wait {wait:?}"),
+        }
+    }
+
+    fn probe(breaker: &mut Breaker, now_ms: u64) -> Ticket {
+        match breaker.admit(now_ms) {
+            Admit::Probe(ticket) => ticket,
+            other => panic!("no probe but {other:?}"),
+        }
+    }
+
+    /// A breaker that was opened at `START_MS`.
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::new(policy());
+        for _ in 0..3 {
+            assert_eq!(attempt(&mut breaker, false, START_MS), None);
+        }
+        assert_eq!(attempt(&mut breaker, false, START_MS), Some(opening(10)));
+        breaker
+    }
+
+    fn opening(pause_seconds: u64) -> Transition {
+        Transition::Opened { pause: Duration::from_secs(pause_seconds) }
+    }
+
+    fn reopening(pause_seconds: u64) -> Transition {
+        Transition::Reopened { pause: Duration::from_secs(pause_seconds) }
+    }
+
+    #[test]
+    fn it_opens_at_the_ratio_and_not_before_enough_attempts() {
+        for (results, opens) in [
+            (&[false, false, false][..], false),
+            (&[false, false, false, false], true),
+            (&[true, true, false, false], true),
+            (&[true, true, true, false, false], false),
+            (&[true, true, true, false, false, false], true),
+        ] {
+            let mut breaker = Breaker::new(policy());
+            let transitions: Vec<_> =
+                results.iter().filter_map(|success| attempt(&mut breaker, *success, START_MS)).collect();
+            assert_eq!(transitions, if opens { vec![opening(10)] } else { vec![] }, "{results:?}");
+        }
+    }
+
+    #[test]
+    fn failures_older_than_the_window_do_not_count() {
+        for (later_ms, opens) in [(8_999, true), (10_000, false), (1_000_000, false)] {
+            let mut breaker = Breaker::new(policy());
+            for _ in 0..3 {
+                attempt(&mut breaker, false, START_MS);
+            }
+            assert_eq!(attempt(&mut breaker, false, START_MS + later_ms).is_some(), opens, "{later_ms}");
+        }
+    }
+
+    #[test]
+    fn an_open_circuit_waits_for_its_pause_and_then_probes() {
+        let mut breaker = opened();
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.admit(START_MS + 1), Admit::Wait(Duration::from_millis(9_999)));
+        let first = probe(&mut breaker, START_MS + 10_000);
+        let second = probe(&mut breaker, START_MS + 10_000);
+        assert_eq!(breaker.admit(START_MS + 10_000), Admit::Wait(BREAKER_PROBE_WAIT));
+        assert_eq!(breaker.record(first, true, START_MS + 10_001), None);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.record(second, true, START_MS + 10_001), Some(Transition::Closed));
+        assert!(matches!(breaker.admit(START_MS + 10_001), Admit::Go(_)));
+    }
+
+    #[test]
+    fn failed_probes_double_the_pause_up_to_the_largest_and_closing_resets_it() {
+        let mut breaker = opened();
+        let mut now_ms = START_MS + 10_000;
+        for pause_seconds in [20, 40, 40] {
+            assert_eq!(attempt(&mut breaker, false, now_ms), Some(reopening(pause_seconds)));
+            now_ms += pause_seconds * 1_000;
+        }
+        assert_eq!(attempt(&mut breaker, true, now_ms), None);
+        assert_eq!(attempt(&mut breaker, true, now_ms), Some(Transition::Closed));
+        let transitions: Vec<_> = (0..4).filter_map(|_| attempt(&mut breaker, false, now_ms)).collect();
+        assert_eq!(transitions, [opening(10)]);
+    }
+
+    #[test]
+    fn an_abandoned_probe_makes_room_for_another() {
+        let mut breaker = opened();
+        let now_ms = START_MS + 10_000;
+        let (first, _second) = (probe(&mut breaker, now_ms), probe(&mut breaker, now_ms));
+        breaker.abandon(first);
+        probe(&mut breaker, now_ms);
+        assert_eq!(breaker.admit(now_ms), Admit::Wait(BREAKER_PROBE_WAIT));
+    }
+
+    #[test]
+    fn a_late_result_changes_nothing_in_any_later_state() {
+        let mut breaker = Breaker::new(policy());
+        let Admit::Go(late) = breaker.admit(START_MS) else { panic!("a new circuit is closed") };
+        for _ in 0..4 {
+            attempt(&mut breaker, false, START_MS);
+        }
+        assert_eq!(breaker.record(late, true, START_MS), None);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let now_ms = START_MS + 10_000;
+        let old_probe = probe(&mut breaker, now_ms);
+        assert_eq!(breaker.record(late, false, now_ms), None);
+        assert_eq!(breaker.record(late, true, now_ms), None);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(attempt(&mut breaker, false, now_ms), Some(reopening(20)));
+        probe(&mut breaker, now_ms + 20_000);
+        breaker.abandon(old_probe);
+        assert_eq!(breaker.record(old_probe, true, now_ms + 20_000), None);
+        probe(&mut breaker, now_ms + 20_000);
+        assert_eq!(breaker.admit(now_ms + 20_000), Admit::Wait(BREAKER_PROBE_WAIT));
+    }
+
+    #[test]
+    fn an_edited_policy_keeps_the_state() {
+        let mut breaker = opened();
+        breaker.set_policy(BreakerPolicy { min_attempts: 1, ..policy() });
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let mut closed = Breaker::new(policy());
+        attempt(&mut closed, false, START_MS);
+        closed.set_policy(BreakerPolicy { min_attempts: 2, ..policy() });
+        assert_eq!(attempt(&mut closed, false, START_MS), None);
+        assert_eq!(attempt(&mut closed, false, START_MS), Some(opening(10)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Advance(u64),
+        Admit,
+        Finish(prop::sample::Index, bool),
+        Abandon(prop::sample::Index),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_u64..15_000).prop_map(Step::Advance),
+            Just(Step::Admit),
+            Just(Step::Admit),
+            (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(index, success)| Step::Finish(index, success)),
+            any::<prop::sample::Index>().prop_map(Step::Abandon),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn pauses_are_kept_and_probes_are_bounded(steps in vec(any_step(), 0..300)) {
+            let mut breaker = Breaker::new(policy());
+            let (mut now_ms, mut closed_until_ms) = (START_MS, 0);
+            // Admitted and not yet finished; probes of the present half-open period that are out or succeeded.
+            let (mut out, mut probes) = (Vec::new(), Vec::new());
+            for step in steps {
+                let transition = match step {
+                    Step::Advance(ms) => { now_ms += ms; None }
+                    Step::Admit => {
+                        match breaker.admit(now_ms) {
+                            Admit::Go(ticket) => out.push(ticket),
+                            Admit::Probe(ticket) => { out.push(ticket); probes.push(ticket); }
+                            Admit::Wait(_) => continue,
+                        }
+                        prop_assert!(now_ms >= closed_until_ms, "admitted during the pause");
+                        None
+                    }
+                    Step::Finish(index, success) if !out.is_empty() => {
+                        let ticket = out.swap_remove(index.index(out.len()));
+                        breaker.record(ticket, success, now_ms)
+                    }
+                    Step::Abandon(index) if !out.is_empty() => {
+                        let ticket = out.swap_remove(index.index(out.len()));
+                        if let Some(position) = probes.iter().position(|probe| *probe == ticket) {
+                            probes.swap_remove(position);
+                        }
+                        breaker.abandon(ticket);
+                        None
+                    }
+                    Step::Finish(..) | Step::Abandon(_) => None,
+                };
+                match transition {
+                    Some(Transition::Opened { pause } | Transition::Reopened { pause }) => {
+                        prop_assert!(pause >= Duration::from_secs(10) && pause <= Duration::from_secs(40));
+                        closed_until_ms = now_ms + u64::try_from(pause.as_millis()).unwrap();
+                        probes.clear();
+                    }
+                    Some(Transition::Closed) => probes.clear(),
+                    None => {}
+                }
+                prop_assert!(probes.len() <= 2, "more probes than allowed");
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
+
+use std::time::Duration;
+
+// --- What a producer may send -------------------------------------------------------------------
+
+/// Largest request body that ingest reads, in bytes.
+pub const REQUEST_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest body of one event, in bytes. Receivers commonly refuse more than a megabyte.
+pub const EVENT_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Deepest nesting of JSON in a request: beyond it parsers recurse.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Most events in one CloudEvents batch.
+pub const BATCH_EVENTS_MAX: usize = 256;
+/// Longest event type, in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+/// Most segments in an event type or a pattern.
+pub const EVENT_TYPE_SEGMENTS_MAX: usize = 16;
+/// Longest recipient, in bytes.
+pub const RECIPIENT_BYTES_MAX: usize = 128;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_KEY_LIFETIME: Duration = Duration::from_hours(24);
+/// Most CloudEvents attributes of one event, extensions included.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// Longest name of a CloudEvents attribute, in bytes (CloudEvents 1.0 recommends 20).
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 32;
+/// Longest value of a CloudEvents attribute, in bytes.
+pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1024;
+/// Most deliveries of one event.
+pub const FANOUT_MAX: usize = 4096;
+
+// --- Filters ------------------------------------------------------------------------------------
+
+/// Longest CEL filter, in bytes.
+pub const FILTER_BYTES_MAX: usize = 1024;
+/// Deepest nesting of brackets, unary operators and conditionals in a filter: the parser recurses.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Largest compiled regular expression of a filter, in bytes; `\w` alone takes some 35 KiB.
+pub const FILTER_REGEX_BYTES_MAX: usize = 1024 * 1024;
+/// Most nodes in a compiled CEL filter.
+pub const FILTER_NODES_MAX: usize = 256;
+/// Most evaluation steps of a filter on one event; like the per-call limit of an API server, about 0.1 s.
+pub const FILTER_COST_MAX: u64 = 1_000_000;
+
+// --- Queue messages and batches -----------------------------------------------------------------
+
+/// Most deliveries in an outbox part, and in a queue message.
+pub const MESSAGE_DELIVERIES_MAX: usize = 128;
+/// Most bytes of event bodies in a queue message; one event alone may exceed it.
+pub const MESSAGE_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Most messages that wait in the in-process queue.
+pub const MEMORY_QUEUE_MESSAGES_MAX: usize = 256;
+/// Deliveries in one track of the in-process queue beyond which publishers of backlog hold back: what a process
+/// finishes in about two seconds, so that no lease ends while its message waits.
+pub const MEMORY_QUEUE_DELIVERIES_MAX: usize = 16_384;
+/// Most events in one accept transaction.
+pub const ACCEPT_BATCH_EVENTS_MAX: usize = 512;
+/// Most bytes of event bodies in one accept transaction.
+pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most outcomes in one record transaction.
+pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
+/// How long one accept transaction may take before the process says that it is not ready.
+pub const ACCEPT_PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// Most requests that wait for an accept transaction; beyond it ingest answers 503.
+pub const ACCEPT_WAITING_MAX: usize = 4096;
+/// Most outcomes that wait for a record transaction; beyond it no new attempt is made.
+pub const RECORD_WAITING_MAX: usize = 4096;
+/// Most deliveries that one process holds unacknowledged: what it finishes well within a lease.
+pub const PREFETCH_DELIVERIES_MAX: usize = 1024;
+/// Most deliveries that one claim takes.
+pub const CLAIM_DELIVERIES_MAX: usize = 2048;
+/// Most lanes that one claim visits.
+pub const CLAIM_LANES_MAX: usize = 64;
+/// Most deliveries that one claim takes from one lane.
+pub const CLAIM_LANE_DELIVERIES_MAX: usize = 32;
+/// Most lanes with ready work of one tenant that one claim visits, so that no tenant crowds out the others.
+pub const CLAIM_TENANT_LANES_MAX: usize = 32;
+/// Most ready lanes that one claim looks at to find those that it visits.
+pub const CLAIM_LANES_LOOKED_AT_MAX: usize = 512;
+/// Most rows of the routing table in one statement.
+pub const TABLE_ROWS_PER_STATEMENT_MAX: usize = 1_000;
+/// Minutes of endpoint statistics that are kept.
+pub const STATISTICS_MINUTES_MAX: u64 = 60;
+/// Connections of the embedded ledger that only read.
+pub const LEDGER_READERS_MAX: u32 = 4;
+/// How long the embedded ledger waits for another process to finish its write.
+pub const LEDGER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of one process to the distributed ledger.
+pub const LEDGER_POOL_CONNECTIONS_MAX: u32 = 16;
+/// How long one statement of the distributed ledger may take.
+pub const LEDGER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a transaction of the distributed ledger may stand idle; it holds locks and keeps dead rows alive.
+pub const LEDGER_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a connection to the distributed ledger.
+pub const LEDGER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a change of partitions waits for a lock; whoever comes after it waits too.
+pub const LEDGER_PARTITION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Days for which partitions are made ahead.
+pub const LEDGER_PARTITION_DAYS_AHEAD: i32 = 7;
+/// How far behind the clock a claim remembers that the outbox is empty: longer than a commit usually takes.
+pub const OUTBOX_BOUND_LAG: Duration = Duration::from_secs(5);
+/// How long a claim trusts what it remembers of the outbox.
+pub const OUTBOX_BOUND_LIFETIME: Duration = Duration::from_mins(1);
+/// How long counted attempts wait before they are written.
+pub const STATISTICS_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- The broker ---------------------------------------------------------------------------------
+
+/// Largest envelope of a queue message, in bytes: the bodies, and 128 events with all attributes that one may have.
+pub const ENVELOPE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest name of a pool, in bytes: with what goes round it, it must fit into the 255 of a queue's name.
+pub const POOL_NAME_BYTES_MAX: usize = 200;
+/// Most pools that one process publishes to and consumes from.
+pub const POOLS_MAX: usize = 256;
+/// Most messages in one queue of the broker: the hard stop; publishers stop long before.
+pub const BROKER_QUEUE_MESSAGES_MAX: u32 = 8192;
+/// Most bytes in one queue of the broker.
+pub const BROKER_QUEUE_BYTES_MAX: u32 = 1024 * 1024 * 1024;
+/// How often the broker delivers one message before it drops it; the ledger still has the work.
+pub const BROKER_DELIVERIES_MAX: u32 = 20;
+/// Deliveries that may wait in one queue of the broker before anything is known about how fast it is emptied.
+pub const QUEUE_DELIVERIES_MIN: usize = 1024;
+/// Deliveries in one queue of the broker beyond which publishers of backlog hold back, however fast it is emptied.
+pub const QUEUE_DELIVERIES_MAX: usize = 131_072;
+/// How much work publishers keep in a queue of the broker: short against a lease, long against a look at the queue.
+pub const QUEUE_HORIZON: Duration = Duration::from_millis(1500);
+/// How often a queue of the broker is looked at while there is something in it.
+pub const QUEUE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a queue of the broker is looked at while nothing happens.
+pub const QUEUE_LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(1);
+/// Most calls that publish at once; each has a channel of its own.
+pub const PUBLISH_CHANNELS_MAX: usize = 16;
+/// Most messages of one call that the broker has not confirmed.
+pub const PUBLISH_WINDOW_MESSAGES_MAX: usize = 256;
+/// Most bytes of messages that the broker has not confirmed.
+pub const PUBLISH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a publisher waits for the broker; a later answer is worth nothing, the lease is over.
+pub const PUBLISH_DEADLINE: Duration = LEASE;
+/// How long confirms may be missing before the connection is given up.
+pub const PUBLISH_CONFIRM_DEADLINE: Duration = Duration::from_mins(1);
+/// Fewest messages of one queue that the broker sends ahead of acknowledgements: one is being worked on, one waits.
+pub const PREFETCH_MESSAGES_MIN: u16 = 2;
+/// Most messages of one queue that the broker sends ahead of acknowledgements.
+pub const PREFETCH_MESSAGES_MAX: u16 = 512;
+/// Most bytes of one queue that the broker sends ahead of acknowledgements, by the average size of its messages.
+pub const PREFETCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a connection to the broker may take to open.
+pub const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to say hello, and to answer a request.
+pub const BROKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Shortest pause before the next attempt to reach the broker; it doubles.
+pub const BROKER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before the next attempt to reach the broker.
+pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Silence of the broker, in seconds, after which it counts as lost (twice this, AMQP 0-9-1, 4.2.7).
+pub const BROKER_HEARTBEAT_SECONDS: u16 = 5;
+
+// --- Time of our own ----------------------------------------------------------------------------
+
+/// Lease of published work: how long before somebody else may take it over.
+pub const LEASE: Duration = Duration::from_secs(5);
+/// How long an exchange may hold a fast permit before it moves to the slow track.
+pub const SOFT_BUDGET: Duration = Duration::from_secs(1);
+/// Part of a lease that is kept free for recording.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(1);
+/// Longest pause between two looks for due work.
+pub const DUE_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Longest pause before a ledger that did not answer is asked again.
+pub const LEDGER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long what waits for an endpoint that cannot be used (its secrets do not open, no key is in force) is left alone.
+pub const UNUSABLE_ENDPOINT_PAUSE: Duration = Duration::from_secs(10);
+/// How long a drain waits for exchanges in flight.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long what waits for a deleted endpoint is held before it is cancelled.
+pub const DELETION_GRACE: Duration = Duration::from_mins(10);
+
+// --- Outbound exchanges -------------------------------------------------------------------------
+
+/// Most exchanges in flight on the fast track of one process (64 to 256 measured best on two cores).
+pub const FAST_TRACK_EXCHANGES_MAX: usize = 128;
+/// Most exchanges in flight on the slow track of one process; bounds their memory.
+pub const SLOW_TRACK_EXCHANGES_MAX: usize = 2048;
+/// Most bytes of a response body that are read and kept.
+pub const RESPONSE_EXCERPT_BYTES_MAX: usize = 16 * 1024;
+/// Default deadline of one exchange.
+pub const TIMEOUT_SECONDS_DEFAULT: u32 = 15;
+/// Largest deadline of one exchange.
+pub const TIMEOUT_SECONDS_MAX: u32 = 60;
+/// Most headers in a response; one that has more is not HTTP for us.
+pub const RESPONSE_HEADERS_MAX: usize = 100;
+/// How long one connection may take to open, TLS not included, within the deadline of the exchange.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most addresses of one host that are looked at; a name with more is refused.
+pub const HOST_ADDRESSES_MAX: usize = 64;
+/// Most idle connections kept to one host.
+pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 64;
+/// How long an idle connection is kept.
+pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
+/// Largest pause that a `Retry-After` may ask for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+/// Default bound on exchanges in flight to one endpoint.
+pub const MAX_IN_FLIGHT_DEFAULT: u32 = 32;
+/// Largest bound on exchanges in flight to one endpoint.
+pub const MAX_IN_FLIGHT_MAX: u32 = 256;
+
+// --- Retries ------------------------------------------------------------------------------------
+
+/// Largest delay between two attempts, in seconds.
+pub const RETRY_DELAY_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
+/// Most attempts in one run of a delivery.
+pub const RETRY_ATTEMPTS_MAX: u32 = 100;
+/// Most entries in a retry schedule.
+pub const RETRY_SCHEDULE_ENTRIES_MAX: usize = 32;
+/// Largest age at which a delivery is still retried, in seconds.
+pub const RETRY_AGE_SECONDS_MAX: u32 = 29 * 24 * 60 * 60;
+
+// --- Signing ------------------------------------------------------------------------------------
+
+/// Shortest signing key, in bytes: 128 bits are beyond guessing.
+pub const SIGNING_KEY_BYTES_MIN: usize = 16;
+/// Longest signing key, in bytes. HMAC-SHA256 hashes what is longer than 64 anyway.
+pub const SIGNING_KEY_BYTES_MAX: usize = 512;
+/// Most keys that sign one request: the newest, and those that a rotation has not retired yet.
+pub const SIGNING_KEYS_MAX: usize = 4;
+/// Most signatures in one header that a verification looks at.
+pub const SIGNATURES_MAX: usize = 16;
+
+// --- Circuit breaker ----------------------------------------------------------------------------
+
+/// Buckets that a breaker's window consists of; results leave it in steps of a tenth of its length.
+pub const BREAKER_BUCKETS: usize = 10;
+/// Pause before asking again while all probes of a half-open circuit are out.
+pub const BREAKER_PROBE_WAIT: Duration = Duration::from_secs(1);
+
+// --- Admission and reading ----------------------------------------------------------------------
+
+/// Most open deliveries of one tenant before ingest answers 429.
+pub const TENANT_BACKLOG_DELIVERIES_MAX: u64 = 1_000_000;
+/// Most open, ungated deliveries in all before ingest answers 503.
+pub const BACKLOG_DELIVERIES_MAX: u64 = 5_000_000;
+/// Rows of a page when the request does not say.
+pub const PAGE_ROWS_DEFAULT: u32 = 50;
+/// Most rows of a page.
+pub const PAGE_ROWS_MAX: u32 = 500;
+/// Most bytes of one query string.
+pub const QUERY_BYTES_MAX: usize = 4096;
+/// Most targets that one dry run of routing explains.
+pub const EXPLANATIONS_MAX: usize = 1000;
+/// Most attempts that one request reads.
+pub const ATTEMPTS_READ_MAX: usize = 1000;
+/// How often the backlog is counted for admission.
+pub const BACKLOG_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what is over is removed: idempotency keys, deliveries of deleted endpoints.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+/// Most rows that one step of housekeeping removes.
+pub const HOUSEKEEPING_ROWS_MAX: u32 = 1000;
+
+// --- Serving HTTP -------------------------------------------------------------------------------
+
+/// Most connections of one listener; further ones wait in the kernel.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Most bytes of a request's head; also the size of a connection's read buffer.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most headers of a request.
+pub const REQUEST_HEADERS_MAX: usize = 128;
+/// How long a connection may take to send a request's head; also how long it may stay idle.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of request bodies in memory at once; beyond it ingest answers 503.
+pub const REQUEST_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most bytes of a refused body that are read and dropped, so that the client sees the answer and not a reset.
+pub const REQUEST_DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a request's body may take to arrive.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the ledger may take to answer before the process says that it is not ready.
+pub const READINESS_DEADLINE: Duration = Duration::from_secs(2);
+/// Most observed deliveries that a slow observer may lag behind before it misses some.
+pub const OBSERVED_WAITING_MAX: usize = 4096;
+/// How long a shutdown waits for requests in flight.
+pub const SERVER_DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+// --- Routing table ------------------------------------------------------------------------------
+
+/// How often the routing table is looked at for changes.
+pub const SNAPSHOT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Most rows that are compiled without moving to a thread for blocking work.
+pub const SNAPSHOT_INLINE_ROWS_MAX: usize = 500;
+/// Most endpoints in a routing table.
+pub const ENDPOINTS_MAX: usize = 200_000;
+/// Most subscriptions in a routing table.
+pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+
+// --- Resource files -----------------------------------------------------------------------------
+
+/// Most files that one load of resources reads.
+pub const RESOURCE_FILES_MAX: usize = 2_000;
+/// Largest file of resources, and largest stream of them, in bytes.
+pub const RESOURCE_FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most bytes that one load of resources reads.
+pub const RESOURCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Deepest folder, counted from the one that was named, in which resources are looked for.
+pub const RESOURCE_FOLDER_DEPTH_MAX: usize = 16;
+/// Most entries of folders that one load of resources looks at.
+pub const RESOURCE_FOLDER_ENTRIES_MAX: usize = 20_000;
+/// Most documents in one file of resources.
+pub const RESOURCE_DOCUMENTS_MAX: usize = 4_000;
+/// Deepest nesting of a resource.
+pub const RESOURCE_DEPTH_MAX: usize = 32;
+/// Most nodes of one document, those that aliases repeat included.
+pub const RESOURCE_NODES_MAX: usize = 100_000;
+/// Most bytes of one Secret's values, as in Kubernetes.
+pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
+
+// --- Statuses -----------------------------------------------------------------------------------
+
+/// Window of the facts in an endpoint's status.
+pub const FACTS_WINDOW: Duration = Duration::from_mins(5);
+/// Shortest time between two changes of the facts in an endpoint's status. Conditions change at once.
+pub const FACTS_INTERVAL: Duration = Duration::from_secs(30);
+
+// --- Command line -------------------------------------------------------------------------------
+
+/// How long the command line waits for a connection to the API.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the command line waits for a whole answer of the API.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer of the API that the command line reads, in bytes: the largest event in base64, with room.
+pub const CLIENT_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most connections that the test receiver serves at once.
+pub const RECEIVER_CONNECTIONS_MAX: usize = 1024;
+/// Most requests that the test receiver has answered and nobody has looked at yet.
+pub const RECEIVER_SEEN_MAX: usize = 4096;
+/// Most bytes of a secret read from a file or from standard input.
+pub const SECRET_INPUT_BYTES_MAX: usize = 4 * 1024;
+/// Most bytes of headers that `verify` reads.
+pub const HEADERS_INPUT_BYTES_MAX: usize = 64 * 1024;
+/// Deepest folder, counted from the one that was named, in which the development server looks for sample events.
+pub const SAMPLE_FOLDER_DEPTH_MAX: usize = 8;
+/// Most sample events that one start of the development server publishes.
+pub const SAMPLE_EVENTS_MAX: usize = 1_000;
+/// Most bytes of one file of sample events.
+pub const SAMPLE_FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long files must be left alone before a change of them is read.
+pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(50);
+/// Most times that a change waits for the next one: a file that is written without end is read all the same.
+pub const FILE_SETTLE_ROUNDS_MAX: usize = 20;
+/// How often the development server reads its files again, whether or not it was told of a change.
+pub const FILE_REREAD_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,0 +1,327 @@
+//! Which endpoints an event goes to: the routing table, compiled for look-up.
+
+mod compile;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::delivery::Target;
+use crate::event::Event;
+use crate::filter::{Filter, FilterError, FilterInput};
+use crate::id::{EndpointId, SubscriptionId, TenantId};
+use crate::limits::FANOUT_MAX;
+use crate::pattern::{self, TypePattern};
+use crate::table::{EndpointRow, Row, RowKey, SubscriptionRow};
+
+/// A routing table, compiled.
+#[derive(Default)]
+pub struct RoutingIndex {
+    tenant_names: HashMap<String, TenantId>,
+    tenants: HashMap<TenantId, Tenant>,
+    endpoints: HashMap<EndpointId, EndpointRow>,
+    /// Where each subscription stands in its tenant's list.
+    subscriptions: HashMap<SubscriptionId, (TenantId, usize)>,
+}
+
+/// One tenant's part of the table.
+#[derive(Default)]
+struct Tenant {
+    /// Sorted by identity.
+    endpoints: Vec<EndpointId>,
+    /// Sorted by identity, which is the order of targets.
+    subscriptions: Vec<Compiled>,
+    /// Routes to endpoints that take only what names no recipient.
+    unaddressed: TypeIndex,
+    /// Routes to endpoints that take everything.
+    any: TypeIndex,
+    /// Routes to endpoints of one recipient.
+    exactly: HashMap<String, TypeIndex>,
+}
+
+struct Compiled {
+    row: SubscriptionRow,
+    /// `None` if the row does not compile; then it is in no [`TypeIndex`].
+    rule: Option<Rule>,
+}
+
+struct Rule {
+    patterns: Vec<TypePattern>,
+    filter: Option<Filter>,
+}
+
+/// Routes by the patterns of their subscriptions. A look-up costs as many hash look-ups as the type has segments.
+#[derive(Default)]
+struct TypeIndex {
+    exact: HashMap<String, Vec<usize>>,
+    one_more: HashMap<String, Vec<usize>>,
+    one_or_more: HashMap<String, Vec<usize>>,
+    all: Vec<usize>,
+    routes: Vec<Route>,
+}
+
+/// The endpoints of one subscription in one class of recipients.
+struct Route {
+    subscription: usize,
+    endpoints: Vec<EndpointId>,
+}
+
+/// A row that does not compile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteProblem {
+    /// Which one.
+    pub row: RowKey,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name of the resource.
+    pub name: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Where an event goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Each target with the pool that delivers it, ordered by subscription, then endpoint; at most [`FANOUT_MAX`].
+    pub targets: Vec<(String, Target)>,
+    /// Subscriptions whose filter did not answer. They count as not matching.
+    pub filter_errors: Vec<FilterFailure>,
+    /// Whether there were more targets than [`FANOUT_MAX`].
+    pub is_truncated: bool,
+}
+
+/// A filter that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterFailure {
+    /// Whose filter.
+    pub subscription: SubscriptionId,
+    /// Why.
+    pub error: FilterError,
+}
+
+/// What becomes of an event at one endpoint of one subscription, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The subscription and the endpoint.
+    pub target: Target,
+    /// Name of the subscription.
+    pub subscription_name: String,
+    /// Name of the endpoint, if it exists.
+    pub endpoint_name: Option<String>,
+    /// Whether it is sent, or why not.
+    pub verdict: Verdict,
+    /// More about a filter that did not answer.
+    pub filter_error: Option<FilterError>,
+}
+
+/// Whether an event is sent to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It is.
+    Matched,
+    /// It is not.
+    NotMatched(NotMatchedReason),
+}
+
+/// Why an event is not sent to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotMatchedReason {
+    /// The subscription is suspended.
+    SubscriptionSuspended,
+    /// A pattern or the filter of the subscription does not compile.
+    SubscriptionInvalid,
+    /// The subscription's endpoint is not in the table.
+    EndpointMissing,
+    /// No pattern selects the event's type.
+    OtherType,
+    /// The endpoint belongs to another recipient.
+    OtherRecipient,
+    /// The filter is false.
+    FilterFalse,
+    /// The filter does not answer for this event.
+    FilterFailed,
+}
+
+impl NotMatchedReason {
+    /// The stable label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SubscriptionSuspended => "subscription_suspended",
+            Self::SubscriptionInvalid => "subscription_invalid",
+            Self::EndpointMissing => "endpoint_missing",
+            Self::OtherType => "other_type",
+            Self::OtherRecipient => "other_recipient",
+            Self::FilterFalse => "filter_false",
+            Self::FilterFailed => "filter_failed",
+        }
+    }
+}
+
+impl RoutingIndex {
+    /// Compiles a table. A row that does not compile routes nothing and becomes a problem; of two rows with one
+    /// identity the later counts.
+    pub fn build(rows: impl IntoIterator<Item = Row>) -> (Self, Vec<RouteProblem>) {
+        compile::build(rows)
+    }
+
+    /// Where an event goes. Endpoints that are suspended or held are targets: their deliveries wait.
+    pub fn route(&self, event: &Event) -> Routed {
+        let mut routed = Routed::default();
+        let Some(tenant) = self.tenants.get(&event.tenant) else { return routed };
+        let addressed = match &event.recipient {
+            None => Some(&tenant.unaddressed),
+            Some(recipient) => tenant.exactly.get(recipient),
+        };
+        let mut selected = Vec::new();
+        for index in [addressed, Some(&tenant.any)].into_iter().flatten() {
+            index.collect(&event.event_type, &mut selected);
+        }
+        selected.sort_unstable_by_key(|route| route.subscription);
+        let mut input = None;
+        for of_subscription in selected.chunk_by(|left, right| left.subscription == right.subscription) {
+            let Compiled { row, rule: Some(rule) } = &tenant.subscriptions[of_subscription[0].subscription] else {
+                continue;
+            };
+            match rule.answer(event, &mut input) {
+                Ok(true) => self.push_targets(row.id, of_subscription, &mut routed),
+                Ok(false) => {}
+                Err(error) => routed.filter_errors.push(FilterFailure { subscription: row.id, error }),
+            }
+            if routed.is_truncated {
+                break;
+            }
+        }
+        routed
+    }
+
+    /// What becomes of an event at every endpoint of every subscription of its tenant, by name of the subscription.
+    pub fn explain(&self, event: &Event) -> Vec<Explanation> {
+        let Some(tenant) = self.tenants.get(&event.tenant) else { return Vec::new() };
+        let mut input = None;
+        let mut explanations = Vec::new();
+        for Compiled { row, rule } in &tenant.subscriptions {
+            let mut answer = None;
+            for id in &row.endpoints {
+                let endpoint = self.endpoints.get(id).filter(|endpoint| endpoint.tenant == row.tenant);
+                let (verdict, filter_error) = match (rule, endpoint) {
+                    _ if row.suspended => (Some(NotMatchedReason::SubscriptionSuspended), None),
+                    (None, _) => (Some(NotMatchedReason::SubscriptionInvalid), None),
+                    (_, None) => (Some(NotMatchedReason::EndpointMissing), None),
+                    (Some(rule), _) if !rule.patterns.iter().any(|pattern| pattern.matches(&event.event_type)) => {
+                        (Some(NotMatchedReason::OtherType), None)
+                    }
+                    (_, Some(endpoint)) if !endpoint.recipient.admits(event.recipient.as_deref()) => {
+                        (Some(NotMatchedReason::OtherRecipient), None)
+                    }
+                    (Some(rule), _) => match answer.get_or_insert_with(|| rule.answer(event, &mut input)) {
+                        Ok(true) => (None, None),
+                        Ok(false) => (Some(NotMatchedReason::FilterFalse), None),
+                        Err(error) => (Some(NotMatchedReason::FilterFailed), Some(error.clone())),
+                    },
+                };
+                explanations.push(Explanation {
+                    target: Target { subscription: row.id, endpoint: *id },
+                    subscription_name: row.name.clone(),
+                    endpoint_name: endpoint.map(|endpoint| endpoint.name.clone()),
+                    verdict: verdict.map_or(Verdict::Matched, Verdict::NotMatched),
+                    filter_error,
+                });
+            }
+        }
+        explanations.sort_by(|left, right| {
+            let key = |one: &Explanation| (one.subscription_name.clone(), one.endpoint_name.clone(), one.target);
+            key(left).cmp(&key(right))
+        });
+        explanations
+    }
+
+    /// The tenant of a namespace name, if it exists.
+    pub fn tenant(&self, name: &str) -> Option<TenantId> {
+        self.tenant_names.get(name).copied()
+    }
+
+    /// The name of a tenant. Looks through all tenants: for showing to people, not for every event.
+    pub fn tenant_name(&self, tenant: TenantId) -> Option<&str> {
+        self.tenant_names.iter().find(|(_, id)| **id == tenant).map(|(name, _)| name.as_str())
+    }
+
+    /// An endpoint's row.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&EndpointRow> {
+        self.endpoints.get(&id)
+    }
+
+    /// A subscription's row.
+    pub fn subscription(&self, id: SubscriptionId) -> Option<&SubscriptionRow> {
+        let (tenant, position) = self.subscriptions.get(&id)?;
+        Some(&self.tenants.get(tenant)?.subscriptions.get(*position)?.row)
+    }
+
+    /// All endpoints, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &EndpointRow> {
+        self.endpoints.values()
+    }
+
+    /// The endpoints of a tenant, by identity.
+    pub fn endpoints_of(&self, tenant: TenantId) -> impl Iterator<Item = &EndpointRow> {
+        self.tenants
+            .get(&tenant)
+            .into_iter()
+            .flat_map(|tenant| &tenant.endpoints)
+            .filter_map(|id| self.endpoints.get(id))
+    }
+
+    /// The subscriptions of a tenant, by identity.
+    pub fn subscriptions_of(&self, tenant: TenantId) -> impl Iterator<Item = &SubscriptionRow> {
+        self.tenants.get(&tenant).into_iter().flat_map(|tenant| &tenant.subscriptions).map(|compiled| &compiled.row)
+    }
+
+    fn push_targets(&self, subscription: SubscriptionId, selected: &[&Route], routed: &mut Routed) {
+        let mut endpoints: Vec<EndpointId> = selected.iter().flat_map(|route| &route.endpoints).copied().collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        for endpoint in endpoints {
+            let Some(row) = self.endpoints.get(&endpoint) else { continue };
+            if routed.targets.len() == FANOUT_MAX {
+                routed.is_truncated = true;
+                return;
+            }
+            routed.targets.push((row.pool.clone(), Target { subscription, endpoint }));
+        }
+    }
+}
+
+impl fmt::Debug for RoutingIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RoutingIndex")
+            .field("tenants", &self.tenants.len())
+            .field("endpoints", &self.endpoints.len())
+            .field("subscriptions", &self.subscriptions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rule {
+    /// Whether the filter, if there is one, is true. The event is parsed when the first filter asks for it.
+    fn answer(&self, event: &Event, input: &mut Option<FilterInput>) -> Result<bool, FilterError> {
+        let Some(filter) = &self.filter else { return Ok(true) };
+        filter.matches(input.get_or_insert_with(|| FilterInput::new(event)))
+    }
+}
+
+impl TypeIndex {
+    /// Adds the routes whose patterns select a type; a route may come more than once.
+    fn collect<'a>(&'a self, event_type: &str, routes: &mut Vec<&'a Route>) {
+        let mut add = |positions: &[usize]| routes.extend(positions.iter().map(|position| &self.routes[*position]));
+        let found = |map: &'a HashMap<String, Vec<usize>>, key: &str| map.get(key).map_or(&[][..], Vec::as_slice);
+        add(found(&self.exact, event_type));
+        for (position, prefix) in pattern::prefixes(event_type).enumerate() {
+            if position == 0 {
+                add(found(&self.one_more, prefix));
+            }
+            add(found(&self.one_or_more, prefix));
+        }
+        add(&self.all);
+    }
+}
