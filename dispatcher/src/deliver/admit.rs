@@ -1,0 +1,110 @@
+//! Whether a delivery may leave now: the table, the endpoint's breaker, pace and window, a track, the lease.
+//!
+//! What may not go soon waits in the ledger without an attempt, behind its endpoint's gate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher_core::limits::{SNAPSHOT_POLL_INTERVAL, UNUSABLE_ENDPOINT_PAUSE};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::Worker;
+use super::endpoints::{Admitted, Entered};
+use super::part::Job;
+use super::recorder::{Effect, Entry};
+use crate::ledger::GateChange;
+use crate::snapshot::{EndpointRoute, NotDeliverable};
+
+/// The answer.
+pub(super) enum Admission {
+    /// Send it.
+    Go(Go),
+    /// Record it as waiting, without an attempt.
+    Wait(Duration),
+}
+
+/// Everything that a delivery needs to go. Dropping it gives all of it back.
+pub(super) struct Go {
+    pub(super) route: Arc<EndpointRoute>,
+    pub(super) entered: Entered,
+    pub(super) track: Track,
+}
+
+/// Where the exchange is counted.
+pub(super) enum Track {
+    Fast(OwnedSemaphorePermit),
+    Slow(OwnedSemaphorePermit),
+}
+
+/// Asks for everything, and waits for room and pace up to the soft budget.
+pub(super) async fn admit(worker: &Worker, job: &Job) -> Admission {
+    let endpoint_id = job.key.target.endpoint;
+    let patient_until = Instant::now() + worker.config.soft_budget;
+    let mut has_waited = false;
+    loop {
+        if worker.stopping.is_cancelled() {
+            return Admission::Wait(Duration::ZERO);
+        }
+        let snapshot = Arc::clone(&worker.snapshot.borrow());
+        let route = match snapshot.may_deliver(endpoint_id) {
+            Ok(route) => Arc::clone(route),
+            Err(reason) => return not_deliverable(worker, job, reason).await,
+        };
+        let endpoint = worker.endpoints.of(&route.row, worker.config.soft_budget);
+        let patience = patient_until.saturating_duration_since(Instant::now());
+        match endpoint.enter(&route.row, patience) {
+            Admitted::Go(entered) => {
+                if has_waited {
+                    endpoint.pass_on();
+                }
+                return take_track(worker, job, route, entered).await;
+            }
+            Admitted::WaitForRoom => endpoint.wait_for_room(patience).await,
+            Admitted::WaitForPace(wait) => tokio::time::sleep(wait).await,
+            Admitted::Park(gate) => return park(worker, gate).await,
+            // The ledger has closed its gate, or is about to.
+            Admitted::Disabled => return Admission::Wait(SNAPSHOT_POLL_INTERVAL),
+        }
+        has_waited = true;
+    }
+}
+
+/// A delivery that is parked is due at once, behind the gate.
+async fn park(worker: &Worker, gate: GateChange) -> Admission {
+    worker.recorder.send(Entry::Effect(Effect::Gate(gate))).await;
+    Admission::Wait(Duration::ZERO)
+}
+
+/// The ledger keeps the gate of what is suspended, held, disabled or deleted shut. The delay is for tables that differ:
+/// of this process, which may be older than the one that chose the target, and of the ledger.
+async fn not_deliverable(worker: &Worker, job: &Job, reason: NotDeliverable) -> Admission {
+    let endpoint = job.key.target.endpoint;
+    let table_version = job.table_version.0;
+    tracing::debug!(%endpoint, table_version, reason = reason.as_str(), "a delivery waits");
+    if reason == NotDeliverable::Unsealable {
+        let gate = GateChange { endpoint, closed_for: UNUSABLE_ENDPOINT_PAUSE, quota: None };
+        return park(worker, gate).await;
+    }
+    Admission::Wait(SNAPSHOT_POLL_INTERVAL)
+}
+
+/// Takes a slot on a track, and looks at the lease for the last time before something is sent.
+async fn take_track(worker: &Worker, job: &Job, route: Arc<EndpointRoute>, entered: Entered) -> Admission {
+    let track = if entered.endpoint().is_slow() {
+        match Arc::clone(&worker.slow).try_acquire_owned() {
+            Ok(permit) => Track::Slow(permit),
+            Err(_) => return park(worker, entered.endpoint().gate(worker.config.soft_budget)).await,
+        }
+    } else {
+        match Arc::clone(&worker.fast).acquire_owned().await {
+            Ok(permit) => Track::Fast(permit),
+            Err(_) => return Admission::Wait(Duration::ZERO),
+        }
+    };
+    worker.recorder.wait_until_it_answers(worker.config.lease).await;
+    if worker.stopping.is_cancelled() || worker.is_late(job.lease_until_unix_ms) {
+        return Admission::Wait(Duration::ZERO);
+    }
+    Admission::Go(Go { route, entered, track })
+}

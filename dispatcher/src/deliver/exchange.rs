@@ -1,0 +1,170 @@
+//! One attempt: render, sign, send, classify, and what follows.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher_core::classify;
+use dispatcher_core::delivery::Attempt;
+use dispatcher_core::event::render::render;
+use dispatcher_core::limits::{RESPONSE_EXCERPT_BYTES_MAX, UNUSABLE_ENDPOINT_PAUSE};
+use dispatcher_core::sign::{Message, SignError, sign};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+
+use super::admit::{Admission, Go, Track, admit};
+use super::endpoints::Entered;
+use super::part::Job;
+use super::recorder::{Effect, Entry};
+use super::{Observed, Worker};
+use crate::clock::now_unix_ms;
+use crate::http::{Exchange, Request};
+use crate::ledger::DeliveryResult;
+use crate::snapshot::EndpointRoute;
+
+/// How far a delivery has come when it is recorded.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+pub(super) enum Step {
+    /// There is a result.
+    Ended(Ended),
+    /// The exchange is still running, on the slow track, for at most `lease`.
+    Slow { lease: Duration, rest: BoxFuture<'static, Ended> },
+}
+
+/// A result, and what those who watch are told of it.
+pub(super) struct Ended {
+    pub(super) result: DeliveryResult,
+    pub(super) observed: Option<Observed>,
+}
+
+/// A request that is ready to be sent.
+struct Prepared {
+    headers: HeaderMap,
+    body: bytes::Bytes,
+    started_at_unix_ms: u64,
+}
+
+/// Makes an attempt if one may be made, and stays with it up to the soft budget.
+pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
+    let Go { route, entered, track } = match admit(worker, job).await {
+        Admission::Go(go) => go,
+        Admission::Wait(delay) => return Step::Ended(job.wait(delay)),
+    };
+    let prepared = match prepare(&route, job, now_unix_ms()) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::warn!(endpoint = %route.row.id, reason = error.as_str(), "a request cannot be signed; it waits");
+            let gate = entered.endpoint().gate(UNUSABLE_ENDPOINT_PAUSE);
+            worker.recorder.send(Entry::Effect(Effect::Gate(gate))).await;
+            return Step::Ended(job.wait(Duration::ZERO));
+        }
+    };
+    let endpoint = Arc::clone(entered.endpoint());
+    let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
+    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered, prepared);
+    let soft_budget = worker.config.soft_budget;
+    if let Ok(ended) = tokio::time::timeout(soft_budget, &mut exchange).await {
+        return Step::Ended(ended);
+    }
+    endpoint.mark_slow();
+    let slot = match track {
+        Track::Slow(permit) => Some(permit),
+        Track::Fast(permit) => {
+            drop(permit);
+            Arc::clone(&worker.slow).try_acquire_owned().ok()
+        }
+    };
+    let Some(slot) = slot else {
+        // No slot: given up, as if it had not been made.
+        drop(exchange);
+        endpoint.collapse();
+        let gate = endpoint.gate(soft_budget);
+        worker.recorder.send(Entry::Effect(Effect::Gate(gate))).await;
+        return Step::Ended(job.wait(Duration::ZERO));
+    };
+    let lease = deadline.saturating_sub(soft_budget) + worker.config.lease_margin;
+    let rest = async move {
+        let ended = exchange.await;
+        drop(slot);
+        ended
+    };
+    Step::Slow { lease, rest: rest.boxed() }
+}
+
+/// The exchange with everything that follows. A panic in it ends it without an attempt.
+fn run(
+    worker: Arc<Worker>,
+    job: Job,
+    route: Arc<EndpointRoute>,
+    entered: Entered,
+    prepared: Prepared,
+) -> BoxFuture<'static, Ended> {
+    let pause = worker.config.soft_budget;
+    let panicked = job.clone();
+    let exchange = async move {
+        let started_at_unix_ms = prepared.started_at_unix_ms;
+        let request = Request {
+            url: &route.url,
+            headers: prepared.headers,
+            body: prepared.body,
+            deadline: Duration::from_secs(route.row.policy.timeout_seconds.into()),
+        };
+        let exchange = worker.client.exchange(request).await;
+        worker.metrics.attempt_ended(exchange.outcome, exchange.duration);
+        for effect in entered.leave(&exchange, &route.row) {
+            worker.recorder.send(Entry::Effect(effect)).await;
+        }
+        conclude(&worker, &job, &route, exchange, started_at_unix_ms)
+    };
+    let guarded = AssertUnwindSafe(exchange).catch_unwind().map(move |ended| {
+        ended.unwrap_or_else(|_| {
+            tracing::error!(delivery = %panicked.key.delivery, "an exchange panicked: this is a defect, report it");
+            panicked.wait(pause)
+        })
+    });
+    guarded.boxed()
+}
+
+/// Renders and signs. Headers of ours win over those of the endpoint.
+fn prepare(route: &EndpointRoute, job: &Job, now_ms: u64) -> Result<Prepared, SignError> {
+    let policy = &route.row.policy;
+    let rendered = render(policy.format, &job.event);
+    let mut headers = route.headers.clone();
+    let fallback = HeaderValue::from_static("application/octet-stream");
+    headers.insert(CONTENT_TYPE, HeaderValue::try_from(rendered.content_type).unwrap_or(fallback));
+    headers.extend(rendered.headers);
+    let id = job.key.delivery.to_string();
+    let unix_seconds = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
+    let message = Message { id: &id, unix_seconds, body: &rendered.body };
+    for (name, value) in sign(policy.signing_scheme, &route.secrets.keys, now_ms, &message)? {
+        headers.insert(name, value);
+    }
+    Ok(Prepared { headers, body: rendered.body, started_at_unix_ms: now_ms })
+}
+
+/// The attempt's record and what follows from it for the delivery.
+fn conclude(worker: &Worker, job: &Job, route: &EndpointRoute, exchange: Exchange, started_at_unix_ms: u64) -> Ended {
+    let Exchange { outcome, status_code, retry_after, mut excerpt, duration } = exchange;
+    excerpt.truncate(RESPONSE_EXCERPT_BYTES_MAX);
+    let run_age = job.run_age + job.arrived.elapsed();
+    let retry = &route.row.policy.retry;
+    let next = classify::next(outcome, retry, job.attempt_number, run_age, retry_after, rand::random());
+    let observed = (worker.observers.receiver_count() > 0).then(|| Observed {
+        tenant: job.key.tenant,
+        tenant_name: worker.snapshot.borrow().index.tenant_name(job.key.tenant).unwrap_or_default().to_owned(),
+        event: job.key.event,
+        event_type: job.event.event_type.clone(),
+        delivery: job.key.delivery,
+        endpoint: route.row.id,
+        endpoint_name: route.row.name.clone(),
+        attempt_number: job.attempt_number,
+        outcome,
+        status_code,
+        duration,
+        next: next.clone(),
+    });
+    let attempt = Attempt { number: job.attempt_number, started_at_unix_ms, duration, outcome, status_code, excerpt };
+    Ended { result: DeliveryResult { key: job.key, attempt: Some(attempt), next }, observed }
+}

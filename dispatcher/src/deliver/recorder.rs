@@ -1,0 +1,238 @@
+//! Commits outcomes in batches that form by themselves: what arrived during the last flush is the next batch.
+//!
+//! While the ledger does not answer, the batch is kept and tried again, and no new attempt is made: what would have to
+//! be repeated after a crash stays within what was in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher_core::delivery::Next;
+use dispatcher_core::id::{EndpointId, EventId};
+use dispatcher_core::limits::{
+    DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, RECORD_BATCH_OUTCOMES_MAX, RECORD_WAITING_MAX,
+};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Observed;
+use super::acknowledgement::Acknowledgement;
+use crate::ledger::{Change, DisableReason, GateChange, Ledger, LedgerError, Recorded};
+use crate::metrics::{Metrics, Role};
+
+/// Something to commit.
+pub(super) enum Entry {
+    /// What became of deliveries.
+    Outcome {
+        change: Change,
+        /// Told once the change is committed.
+        observed: Vec<Observed>,
+        acknowledgement: Option<Arc<Acknowledgement>>,
+    },
+    /// What it means for an endpoint.
+    Effect(Effect),
+}
+
+/// A change of an endpoint's lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Gate(GateChange),
+    Disable { endpoint: EndpointId, revision: String, reason: DisableReason },
+}
+
+/// Hands entries to the recorder.
+#[derive(Clone)]
+pub(super) struct RecorderHandle {
+    entries: mpsc::Sender<Entry>,
+    answers: watch::Receiver<bool>,
+}
+
+impl RecorderHandle {
+    /// Hands an entry over; waits while too many do. Entries are committed in the order in which they were sent.
+    pub(super) async fn send(&self, entry: Entry) {
+        if self.entries.send(entry).await.is_err() {
+            tracing::debug!("an outcome came after the recorder had ended; its lease runs out");
+        }
+    }
+
+    /// Waits until the ledger takes outcomes, at most this long.
+    pub(super) async fn wait_until_it_answers(&self, at_most: Duration) {
+        if !*self.answers.borrow() {
+            let mut answers = self.answers.clone();
+            // Late or ended: whoever asks looks at the lease next.
+            tokio::time::timeout(at_most, answers.wait_for(|answers| *answers)).await.ok();
+        }
+    }
+}
+
+/// The one task that writes outcomes.
+pub(super) struct Recorder {
+    ledger: Arc<dyn Ledger>,
+    metrics: Arc<Metrics>,
+    observers: broadcast::Sender<Arc<Observed>>,
+    due_changed: Arc<Notify>,
+    entries: mpsc::Receiver<Entry>,
+    answers: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    outcomes: usize,
+    observed: Vec<Observed>,
+    acknowledgements: Vec<Arc<Acknowledgement>>,
+    gates: Vec<GateChange>,
+    disables: Vec<(EndpointId, String, DisableReason)>,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        ledger: Arc<dyn Ledger>,
+        metrics: Arc<Metrics>,
+        observers: broadcast::Sender<Arc<Observed>>,
+        due_changed: Arc<Notify>,
+    ) -> (RecorderHandle, Self) {
+        let (sender, entries) = mpsc::channel(RECORD_WAITING_MAX);
+        let (answers, receiver) = watch::channel(true);
+        let handle = RecorderHandle { entries: sender, answers: receiver };
+        (handle, Self { ledger, metrics, observers, due_changed, entries, answers })
+    }
+
+    /// Commits until all handles are gone and nothing is left, or until it is told to give up.
+    pub(super) async fn run(mut self, giving_up: CancellationToken) {
+        while let Some(first) = self.entries.recv().await {
+            let mut batch = Batch::default();
+            batch.add(first);
+            while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
+                && let Ok(entry) = self.entries.try_recv()
+            {
+                batch.add(entry);
+            }
+            tokio::select! {
+                () = giving_up.cancelled() => return,
+                () = self.flush(batch) => {}
+            }
+        }
+    }
+
+    /// Commits a batch, however long the ledger takes to answer.
+    async fn flush(&self, mut batch: Batch) {
+        let mut pause = Duration::from_millis(50);
+        while let Err(error) = self.commit(&mut batch).await {
+            self.metrics.ledger_failed(Role::Deliver);
+            if self.answers.send_replace(false) {
+                tracing::warn!(%error, "outcomes cannot be recorded; no new attempt is made until they are");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LEDGER_RETRY_PAUSE_MAX);
+        }
+        if !self.answers.send_replace(true) {
+            tracing::info!("outcomes are recorded again");
+        }
+    }
+
+    /// Commits what is left of a batch. Gates go first, so that what is parked behind one is not claimed before it
+    /// closes.
+    async fn commit(&self, batch: &mut Batch) -> Result<(), LedgerError> {
+        while let Some((endpoint, revision, reason)) = batch.disables.last() {
+            let disabled = self.ledger.disable(*endpoint, revision, *reason).await;
+            settle(disabled, "an endpoint could not be disabled")?;
+            batch.disables.pop();
+        }
+        let opens = batch.gates.iter().any(|gate| gate.closed_for < DUE_POLL_INTERVAL);
+        if !batch.gates.is_empty() {
+            settle(self.ledger.set_gates(batch.gates.clone()).await, "gates could not be set")?;
+            batch.gates.clear();
+        }
+        let is_due_soon = batch.changes.iter().any(is_due_soon);
+        self.record(&batch.changes).await?;
+        for acknowledgement in batch.acknowledgements.drain(..) {
+            acknowledgement.committed();
+        }
+        for observed in batch.observed.drain(..) {
+            // Nobody watching is no failure.
+            self.observers.send(Arc::new(observed)).ok();
+        }
+        if opens || is_due_soon {
+            self.due_changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Records changes, or halves them until one that the ledger refuses stands alone. Recording a change again after
+    /// another half has failed does no harm: its hold is gone by then.
+    async fn record(&self, changes: &[Change]) -> Result<(), LedgerError> {
+        let mut pending = vec![changes];
+        while let Some(slice) = pending.pop() {
+            if slice.is_empty() {
+                continue;
+            }
+            match self.ledger.record(slice.to_vec()).await {
+                Ok(recorded) => {
+                    let superseded = recorded.iter().filter(|recorded| **recorded == Recorded::Superseded).count();
+                    self.metrics.record_committed(slice.len(), superseded);
+                }
+                Err(LedgerError::Refused(_)) if slice.len() > 1 => {
+                    let (left, right) = slice.split_at(slice.len() / 2);
+                    pending.extend([right, left]);
+                }
+                Err(error @ LedgerError::Refused(_)) => {
+                    // Given back to the queue it would be sent again at once; left alone it is due again when its
+                    // lease is over.
+                    let event = event_of(&slice[0]);
+                    tracing::error!(%error, %event, "the ledger refuses an outcome: this is a defect, report it");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn add(&mut self, entry: Entry) {
+        match entry {
+            Entry::Outcome { change, observed, acknowledgement } => {
+                self.outcomes += match &change {
+                    Change::Part { results, .. } => results.len(),
+                    Change::Delivery { .. } => 1,
+                };
+                self.changes.push(change);
+                self.observed.extend(observed);
+                self.acknowledgements.extend(acknowledgement);
+            }
+            Entry::Effect(effect) => {
+                self.outcomes += 1;
+                match effect {
+                    Effect::Gate(gate) => self.gates.push(gate),
+                    Effect::Disable { endpoint, revision, reason } => self.disables.push((endpoint, revision, reason)),
+                }
+            }
+        }
+    }
+}
+
+/// A refusal is final and only told; an unavailable ledger is asked again.
+fn settle(result: Result<(), LedgerError>, message: &'static str) -> Result<(), LedgerError> {
+    match result {
+        Err(error @ LedgerError::Refused(_)) => {
+            tracing::error!(%error, "{message}: this is a defect, report it");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn is_due_soon(change: &Change) -> bool {
+    let soon = |next: &Next| matches!(next, Next::Waiting { delay } if *delay < DUE_POLL_INTERVAL);
+    match change {
+        Change::Part { results, .. } => results.iter().any(|result| soon(&result.next)),
+        Change::Delivery { result, .. } => soon(&result.next),
+    }
+}
+
+fn event_of(change: &Change) -> EventId {
+    match change {
+        Change::Part { event, .. } => *event,
+        Change::Delivery { result, .. } => result.key.event,
+    }
+}

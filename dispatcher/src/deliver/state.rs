@@ -1,0 +1,245 @@
+//! What one process knows about one endpoint, and what follows from it. Pure: time is an argument.
+
+use std::time::Duration;
+
+use dispatcher_core::breaker::{Admit, Breaker, BreakerState, Ticket, Transition};
+use dispatcher_core::classify::{EndpointEffect, endpoint_effect};
+use dispatcher_core::delivery::Outcome;
+use dispatcher_core::id::EndpointId;
+use dispatcher_core::pace::Pace;
+use dispatcher_core::table::EndpointRow;
+use dispatcher_core::window::{Window, WindowResult};
+
+use super::as_ms;
+use super::recorder::Effect;
+use crate::http::Exchange;
+use crate::ledger::{DisableReason, GateChange};
+
+/// Breaker, pace and window of an endpoint, and how its lane in the ledger was set.
+#[derive(Debug)]
+pub(super) struct State {
+    endpoint: EndpointId,
+    soft_budget: Duration,
+    revision: String,
+    breaker: Breaker,
+    pace: Option<Pace>,
+    /// Deliveries that the pace lets go within a soft budget.
+    pace_quota: u32,
+    probes: u32,
+    window: Window,
+    /// Counts revisions: a ticket of an earlier breaker says nothing to a new one.
+    epoch: u64,
+    /// Until when the circuit is open, or the receiver asked for a pause.
+    closed_until_ms: u64,
+    failing_since_ms: Option<u64>,
+    is_disabled: bool,
+    is_slow: bool,
+    /// Whether the lane may be closed or bounded, by us or by a process before us.
+    is_lane_restricted: bool,
+}
+
+/// An exchange that may be made, and is counted as in flight.
+#[derive(Debug)]
+pub(super) struct Pass {
+    ticket: Ticket,
+    epoch: u64,
+}
+
+/// Whether a delivery may go now.
+#[derive(Debug)]
+pub(super) enum Enter {
+    /// It may.
+    Go(Pass),
+    /// Others are in flight; ask again when one of them has ended.
+    WaitForRoom,
+    /// The rate is used up; ask again after this time.
+    WaitForPace(Duration),
+    /// Not soon: it waits in the ledger, behind this gate.
+    Park(GateChange),
+    /// Not until the endpoint's revision changes.
+    Disabled,
+}
+
+impl State {
+    pub(super) fn new(row: &EndpointRow, soft_budget: Duration) -> Self {
+        let mut state = Self {
+            endpoint: row.id,
+            soft_budget,
+            revision: String::new(),
+            breaker: Breaker::new(row.policy.circuit_breaker),
+            pace: None,
+            pace_quota: 0,
+            probes: 0,
+            window: Window::new(row.policy.max_in_flight),
+            epoch: 0,
+            closed_until_ms: 0,
+            failing_since_ms: None,
+            is_disabled: false,
+            is_slow: false,
+            is_lane_restricted: true,
+        };
+        state.begin_revision(row);
+        state
+    }
+
+    /// Asks for an exchange. `patience` is how long the delivery can still wait in this process.
+    pub(super) fn enter(&mut self, row: &EndpointRow, now_ms: u64, patience: Duration) -> Enter {
+        if self.revision != row.revision {
+            self.begin_revision(row);
+        }
+        if self.is_disabled {
+            return Enter::Disabled;
+        }
+        if now_ms < self.closed_until_ms {
+            return Enter::Park(self.gate(now_ms, Duration::ZERO));
+        }
+        let ticket = match self.breaker.admit(now_ms) {
+            Admit::Go(ticket) | Admit::Probe(ticket) => ticket,
+            Admit::Wait(pause) => return Enter::Park(self.gate(now_ms, pause)),
+        };
+        if self.window.in_flight() >= self.window.limit() {
+            self.breaker.abandon(ticket);
+            if self.is_slow || patience.is_zero() {
+                return Enter::Park(self.gate(now_ms, self.soft_budget));
+            }
+            return Enter::WaitForRoom;
+        }
+        if let Some(Err(wait)) = self.pace.as_mut().map(|pace| pace.take(now_ms)) {
+            self.breaker.abandon(ticket);
+            if wait > patience {
+                return Enter::Park(self.gate(now_ms, wait));
+            }
+            return Enter::WaitForPace(wait);
+        }
+        self.window.try_enter();
+        Enter::Go(Pass { ticket, epoch: self.epoch })
+    }
+
+    /// An exchange that was let go was not made, or was given up for reasons of ours.
+    pub(super) fn abandon(&mut self, pass: &Pass) {
+        self.window.leave(WindowResult::Neutral);
+        if pass.epoch == self.epoch {
+            self.breaker.abandon(pass.ticket);
+        }
+    }
+
+    /// An exchange ended. Answers what that means for the lane.
+    pub(super) fn leave(&mut self, pass: &Pass, exchange: &Exchange, row: &EndpointRow, now_ms: u64) -> Vec<Effect> {
+        self.window.leave(window_result(exchange.outcome));
+        self.is_slow = exchange.duration >= self.soft_budget;
+        if pass.epoch != self.epoch {
+            return Vec::new();
+        }
+        let success = exchange.outcome == Outcome::Delivered;
+        let mut effects = Vec::new();
+        match self.breaker.record(pass.ticket, success, now_ms) {
+            Some(Transition::Opened { pause } | Transition::Reopened { pause }) => {
+                self.window.collapse();
+                self.close(now_ms, pause);
+            }
+            Some(Transition::Closed) => self.is_lane_restricted = true,
+            None => {}
+        }
+        match endpoint_effect(exchange.outcome, exchange.status_code, exchange.retry_after) {
+            EndpointEffect::None => {}
+            EndpointEffect::SlowDown(pause) => self.close(now_ms, pause),
+            EndpointEffect::Disable => effects.extend(self.disable(DisableReason::Gone)),
+        }
+        if self.has_failed_too_long(success, row, now_ms) {
+            effects.extend(self.disable(DisableReason::DisabledAfterFailures));
+        }
+        if self.is_lane_restricted && !self.is_disabled {
+            effects.push(Effect::Gate(self.gate(now_ms, Duration::ZERO)));
+        }
+        effects
+    }
+
+    /// An exchange has outlived the soft budget.
+    pub(super) fn mark_slow(&mut self) {
+        self.is_slow = true;
+    }
+
+    /// Whether the last exchange that could tell was slow.
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_slow
+    }
+
+    /// There was no slow slot for an exchange: one at a time from here on.
+    pub(super) fn collapse(&mut self) {
+        self.window.collapse();
+    }
+
+    /// Whether one more may enter.
+    pub(super) fn has_room(&self) -> bool {
+        self.window.in_flight() < self.window.limit()
+    }
+
+    /// The gate that should be set now, closed for at least this long.
+    pub(super) fn gate(&mut self, now_ms: u64, closed_for: Duration) -> GateChange {
+        let closed_for = closed_for.max(Duration::from_millis(self.closed_until_ms.saturating_sub(now_ms)));
+        let quota = if self.breaker.state() != BreakerState::Closed {
+            Some(self.probes)
+        } else if self.pace.is_some() {
+            Some(self.pace_quota)
+        } else if self.is_slow {
+            Some(self.window.limit())
+        } else {
+            None
+        };
+        self.is_lane_restricted = !closed_for.is_zero() || quota.is_some();
+        GateChange { endpoint: self.endpoint, closed_for, quota }
+    }
+
+    /// Whatever made the endpoint fail may have been changed: it starts anew, but for what is in flight.
+    fn begin_revision(&mut self, row: &EndpointRow) {
+        let policy = &row.policy;
+        self.revision.clone_from(&row.revision);
+        self.epoch += 1;
+        self.breaker = Breaker::new(policy.circuit_breaker);
+        self.probes = policy.circuit_breaker.probes.max(1);
+        self.window.set_max(policy.max_in_flight);
+        self.pace = policy.rate_limit.map(Pace::new);
+        let tokens = policy.rate_limit.map_or(0, |limit| u64::from(limit.per_second) * as_ms(self.soft_budget) / 1_000);
+        self.pace_quota = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
+        self.closed_until_ms = 0;
+        self.failing_since_ms = None;
+        self.is_disabled = false;
+        self.is_slow = false;
+        self.is_lane_restricted = true;
+    }
+
+    fn close(&mut self, now_ms: u64, pause: Duration) {
+        self.closed_until_ms = self.closed_until_ms.max(now_ms.saturating_add(as_ms(pause)));
+        self.is_lane_restricted = true;
+    }
+
+    fn disable(&mut self, reason: DisableReason) -> Option<Effect> {
+        let is_new = !std::mem::replace(&mut self.is_disabled, true);
+        is_new.then(|| Effect::Disable { endpoint: self.endpoint, revision: self.revision.clone(), reason })
+    }
+
+    fn has_failed_too_long(&mut self, success: bool, row: &EndpointRow, now_ms: u64) -> bool {
+        if success {
+            self.failing_since_ms = None;
+            return false;
+        }
+        let failing_ms = now_ms.saturating_sub(*self.failing_since_ms.get_or_insert(now_ms));
+        row.policy.disable_after_failing_for_seconds.is_some_and(|seconds| failing_ms >= u64::from(seconds) * 1_000)
+    }
+}
+
+/// Only failures that can come from too much load narrow the window.
+fn window_result(outcome: Outcome) -> WindowResult {
+    match outcome {
+        Outcome::Delivered => WindowResult::Success,
+        Outcome::Timeout
+        | Outcome::ConnectionRefused
+        | Outcome::Network
+        | Outcome::TlsError
+        | Outcome::Http429
+        | Outcome::Http5xx => WindowResult::Failure,
+        Outcome::DnsError | Outcome::AddressBlocked | Outcome::Http3xx | Outcome::Http4xx | Outcome::Http410 => {
+            WindowResult::Neutral
+        }
+    }
+}

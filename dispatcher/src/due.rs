@@ -1,0 +1,133 @@
+//! Feeds the queue with what is due: one loop a pool, from the ledger to the queue's second track.
+//!
+//! Never more than the queue has room for: a backlog stays in the ledger. What is claimed and not taken on by the queue
+//! is due again when its lease is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher_core::limits::{
+    CLAIM_DELIVERIES_MAX, DUE_POLL_INTERVAL, LEASE, LEDGER_RETRY_PAUSE_MAX, MESSAGE_BODY_BYTES_MAX,
+    MESSAGE_DELIVERIES_MAX,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::ledger::{Claim, Claimed, Ledger, LedgerError};
+use crate::metrics::{Metrics, Role};
+use crate::queue::{Item, Message, Queue, Track, Work};
+
+/// Shortest pause between two looks of which the first found nothing.
+const IDLE_PAUSE_MIN: Duration = Duration::from_millis(5);
+
+/// The claiming loop of one pool.
+pub struct Due {
+    /// Where work waits.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where it goes.
+    pub queue: Arc<dyn Queue>,
+    /// The pool.
+    pub pool: String,
+    /// Who claims.
+    pub instance: Uuid,
+    /// Notified when something may be due sooner than was known.
+    pub changed: Arc<Notify>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Due {
+    /// Claims and publishes until it is told to stop.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut failing_pause = Duration::ZERO;
+        loop {
+            let turn = tokio::select! {
+                () = shutdown.cancelled() => return,
+                turn = self.turn() => turn,
+            };
+            let pause = match turn {
+                Ok(pause) => {
+                    if !failing_pause.is_zero() {
+                        tracing::info!("due work is claimed again");
+                    }
+                    failing_pause = Duration::ZERO;
+                    pause
+                }
+                Err(error) => {
+                    self.metrics.ledger_failed(Role::Due);
+                    if failing_pause.is_zero() {
+                        tracing::warn!(%error, "due work cannot be claimed");
+                    }
+                    failing_pause = (failing_pause * 2).clamp(DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX);
+                    // A wake-up does not shorten it: the ledger is left alone for a while.
+                    tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(failing_pause) => {} }
+                    continue;
+                }
+            };
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.changed.notified() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+
+    /// One claim. Answers how long nothing more is to be expected; zero if there was work and there is more.
+    async fn turn(&self) -> Result<Duration, LedgerError> {
+        let room = self.queue.room(&self.pool, Track::Due).min(CLAIM_DELIVERIES_MAX);
+        if room == 0 {
+            return Ok(DUE_POLL_INTERVAL / 10);
+        }
+        let claim = Claim { pool: self.pool.clone(), instance: self.instance, lease: LEASE, deliveries_max: room };
+        let Claimed { items, next_due_in } = self.ledger.claim(claim).await?;
+        let found = items.iter().map(|item| item.work.deliveries()).sum();
+        if found > 0 {
+            self.metrics.due_claimed(found);
+            for result in self.queue.publish(&self.pool, Track::Due, pack(items)).await {
+                if let Err(error) = result {
+                    self.metrics.publish_failed(Role::Due);
+                    tracing::debug!(%error, "claimed work was not taken on; it is due again when its lease is over");
+                }
+            }
+        }
+        let pause = next_due_in.unwrap_or(DUE_POLL_INTERVAL).min(DUE_POLL_INTERVAL);
+        Ok(if found > 0 { pause } else { pause.max(IDLE_PAUSE_MIN) })
+    }
+}
+
+/// Packs claimed work into messages within both limits; one event alone may exceed that of the bodies.
+fn pack(items: Vec<Item>) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    let (mut deliveries, mut body_bytes) = (0, 0);
+    for item in items.into_iter().flat_map(split) {
+        let (more_deliveries, more_bytes) = (item.work.deliveries(), item.event.body.len());
+        let fits =
+            deliveries + more_deliveries <= MESSAGE_DELIVERIES_MAX && body_bytes + more_bytes <= MESSAGE_BODY_BYTES_MAX;
+        match messages.last_mut() {
+            Some(message) if fits => {
+                message.items.push(item);
+                deliveries += more_deliveries;
+                body_bytes += more_bytes;
+            }
+            _ => {
+                messages.push(Message { items: vec![item] });
+                (deliveries, body_bytes) = (more_deliveries, more_bytes);
+            }
+        }
+    }
+    messages
+}
+
+/// Cuts an event with more due deliveries than a message may carry. A part never has more.
+fn split(item: Item) -> Vec<Item> {
+    match item.work {
+        Work::Due(deliveries) if deliveries.len() > MESSAGE_DELIVERIES_MAX => deliveries
+            .chunks(MESSAGE_DELIVERIES_MAX)
+            .map(|chunk| Item { event: Arc::clone(&item.event), work: Work::Due(chunk.to_vec()), ..item })
+            .collect(),
+        work => vec![Item { work, ..item }],
+    }
+}

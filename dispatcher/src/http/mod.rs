@@ -1,0 +1,227 @@
+//! The one client that sends requests to receivers: hostile until proven otherwise.
+//!
+//! Every exchange ends as exactly one [`Outcome`] within its deadline. Addresses are refused in three places: the URL
+//! before the exchange, every answer of a name look-up ([`resolve`]), and the address that answered.
+
+mod failure;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use dispatcher_core::address::AddressPolicy;
+use dispatcher_core::classify::classify_status;
+use dispatcher_core::delivery::Outcome;
+use dispatcher_core::limits::{
+    CONNECT_TIMEOUT, IDLE_CONNECTION_LIFETIME, IDLE_CONNECTIONS_PER_HOST_MAX, RESPONSE_EXCERPT_BYTES_MAX,
+    RESPONSE_HEADERS_MAX,
+};
+use dispatcher_core::retry_after;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method};
+use url::Url;
+
+use self::failure::{Failure, RefusedAddress};
+pub use self::resolve::ResolverConfig;
+use self::resolve::{GuardedResolver, Lookup, SystemLookup};
+use crate::clock::now_unix_ms;
+
+/// Names us to receivers.
+const USER_AGENT: &str = concat!("Harborhook/", env!("CARGO_PKG_VERSION"));
+
+/// The outbound client. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: reqwest::Client,
+    address_policy: Arc<AddressPolicy>,
+}
+
+/// What a client may reach.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Which URLs and addresses are refused.
+    pub address_policy: AddressPolicy,
+    /// How names become addresses.
+    pub resolver: ResolverConfig,
+}
+
+/// Why a client cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("the outbound client cannot be built: {0}; are the system's root certificates installed (ca-certificates)?")]
+pub struct ClientError(#[source] reqwest::Error);
+
+/// One request, always a POST.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Where to send it.
+    pub url: &'a Url,
+    /// All headers but those of the connection.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Bound on the whole exchange: look-up, connection, TLS, request, response with its body.
+    pub deadline: Duration,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its class.
+    pub outcome: Outcome,
+    /// The status code, if the receiver answered with one, even if its body then failed.
+    pub status_code: Option<u16>,
+    /// What the header `Retry-After` asks for, capped.
+    pub retry_after: Option<Duration>,
+    /// The beginning of the response body, or a description of the failure, which never holds the URL.
+    pub excerpt: Bytes,
+    /// From the beginning to the end, the body included.
+    pub duration: Duration,
+}
+
+impl Client {
+    /// A client with its own pool of connections.
+    ///
+    /// # Errors
+    /// [`ClientError`] if TLS cannot be set up.
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        Self::with_lookup(config, SystemLookup)
+    }
+
+    fn with_lookup(config: ClientConfig, lookup: impl Lookup) -> Result<Self, ClientError> {
+        let address_policy = Arc::new(config.address_policy);
+        let resolver = GuardedResolver::new(Arc::clone(&address_policy), config.resolver, lookup);
+        let inner = reqwest::Client::builder()
+            .tls_backend_rustls()
+            .http1_only()
+            .http1_max_headers(RESPONSE_HEADERS_MAX)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .user_agent(USER_AGENT)
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
+            .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
+            .dns_resolver(resolver)
+            .build()
+            .map_err(|error| ClientError(error.without_url()))?;
+        Ok(Self { inner, address_policy })
+    }
+
+    /// Sends a request and reads the beginning of the answer. Never an error: every end is a class.
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn exchange(&self, request: Request<'_>) -> Exchange {
+        let started = Instant::now();
+        let deadline = request.deadline;
+        let mut answer = Answer::default();
+        let ended = tokio::time::timeout(deadline, self.send(request, &mut answer)).await;
+        let failure = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure),
+            Err(_) => Some(Failure::timeout(deadline)),
+        };
+        answer.into_exchange(failure, started.elapsed())
+    }
+
+    async fn send(&self, request: Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
+        self.address_policy.check_url(request.url)?;
+        let mut outbound = reqwest::Request::new(Method::POST, request.url.clone());
+        *outbound.headers_mut() = request.headers;
+        *outbound.body_mut() = Some(request.body.into());
+        let mut response = self.inner.execute(outbound).await?;
+        // The look-up was checked before; this holds whatever way the connection was made.
+        if let Some(address) = response.remote_addr() {
+            self.address_policy.check_address(address.ip()).map_err(RefusedAddress::from)?;
+        }
+        answer.status_code = Some(response.status().as_u16());
+        answer.retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| retry_after::parse(value.as_bytes(), now_unix_ms()));
+        // Read to its end, a small body gives its connection back; a large one is cut off with its connection.
+        while let Some(chunk) = response.chunk().await? {
+            answer.keep(chunk);
+            if answer.is_full {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What has arrived of an answer.
+#[derive(Default)]
+struct Answer {
+    status_code: Option<u16>,
+    retry_after: Option<Duration>,
+    excerpt: Excerpt,
+    is_full: bool,
+}
+
+/// The beginning of a body. One chunk, as most answers are, is kept without a copy.
+#[derive(Default)]
+enum Excerpt {
+    #[default]
+    Empty,
+    One(Bytes),
+    Joined(BytesMut),
+}
+
+impl Answer {
+    fn keep(&mut self, chunk: Bytes) {
+        let excerpt = match std::mem::take(&mut self.excerpt) {
+            Excerpt::Empty => Excerpt::One(chunk),
+            Excerpt::One(first) => {
+                let mut joined = BytesMut::from(first);
+                joined.extend_from_slice(&chunk);
+                Excerpt::Joined(joined)
+            }
+            Excerpt::Joined(mut joined) => {
+                joined.extend_from_slice(&chunk);
+                Excerpt::Joined(joined)
+            }
+        };
+        self.is_full = excerpt.len() > RESPONSE_EXCERPT_BYTES_MAX;
+        self.excerpt = excerpt;
+    }
+
+    fn into_exchange(self, failure: Option<Failure>, duration: Duration) -> Exchange {
+        let Self { status_code, retry_after, excerpt, .. } = self;
+        match (failure, status_code) {
+            (None, Some(status)) => Exchange {
+                outcome: classify_status(status),
+                status_code,
+                retry_after,
+                excerpt: excerpt.cut(),
+                duration,
+            },
+            (failure, _) => {
+                let Failure { outcome, description } = failure.unwrap_or_else(Failure::no_answer);
+                Exchange { outcome, status_code, retry_after, excerpt: description.into(), duration }
+            }
+        }
+    }
+}
+
+impl Excerpt {
+    fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Joined(bytes) => bytes.len(),
+        }
+    }
+
+    /// Owned bytes, no more than may be kept, that hold on to no read buffer of the connection.
+    fn cut(self) -> Bytes {
+        let bytes = match self {
+            Self::Empty => return Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Joined(bytes) => bytes.freeze(),
+        };
+        Bytes::copy_from_slice(&bytes[..bytes.len().min(RESPONSE_EXCERPT_BYTES_MAX)])
+    }
+}

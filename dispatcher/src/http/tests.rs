@@ -1,0 +1,82 @@
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dispatcher_core::address::AddressPolicy;
+use dispatcher_core::delivery::Outcome;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::{Client, ClientConfig, Exchange, Lookup, Request, ResolverConfig};
+
+/// Answers every look-up with the same addresses.
+struct Answers(Vec<&'static str>);
+
+impl Lookup for Answers {
+    fn lookup(&self, _host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let addresses = self.0.iter().map(|text| text.parse().unwrap()).collect();
+        Box::pin(async move { Ok(addresses) })
+    }
+}
+
+async fn post(client: &Client, url: &str) -> Exchange {
+    let url = Url::parse(url).unwrap();
+    let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
+    client.exchange(Request { url: &url, headers, body, deadline: Duration::from_secs(20) }).await
+}
+
+fn client(policy: AddressPolicy, fixed_hosts: HashMap<String, SocketAddr>, answers: Vec<&'static str>) -> Client {
+    let config = ClientConfig { address_policy: policy, resolver: ResolverConfig { fixed_hosts } };
+    Client::with_lookup(config, Answers(answers)).unwrap()
+}
+
+#[tokio::test]
+async fn one_forbidden_answer_refuses_the_whole_name() {
+    for answers in [vec!["93.184.215.14", "10.0.0.1"], vec!["127.0.0.1"], vec!["::ffff:169.254.169.254", "1.1.1.1"]] {
+        let client = client(AddressPolicy::public_https(), HashMap::new(), answers.clone());
+        let exchange = post(&client, "https://hooks.example.com/secret-path").await;
+        assert_eq!(exchange.outcome, Outcome::AddressBlocked, "{answers:?}");
+        let excerpt = String::from_utf8(exchange.excerpt.to_vec()).unwrap();
+        assert!(!excerpt.contains("secret-path"), "{excerpt}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_without_or_with_too_many_addresses_is_a_dns_error() {
+    for answers in [vec![], vec!["1.1.1.1"; 65]] {
+        let client = client(AddressPolicy::public_https(), HashMap::new(), answers);
+        assert_eq!(post(&client, "https://hooks.example.com/").await.outcome, Outcome::DnsError);
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_host_is_not_looked_up_and_gives_its_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        let length = stream.read(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&head[..length]).to_ascii_lowercase()
+    });
+    let fixed_hosts = HashMap::from([("receiver.localhost".to_owned(), address)]);
+    let client = client(AddressPolicy::development(), fixed_hosts, vec![]);
+    let exchange = post(&client, "http://receiver.localhost/hook").await;
+    assert_eq!((exchange.outcome, exchange.status_code), (Outcome::Delivered, Some(204)));
+    let head = serve.await.unwrap();
+    assert!(head.starts_with("post /hook http/1.1\r\n"), "{head}");
+    assert!(head.contains(concat!("\r\nuser-agent: harborhook/", env!("CARGO_PKG_VERSION"), "\r\n")), "{head}");
+}
+
+#[tokio::test]
+async fn a_fixed_host_is_held_to_the_policy() {
+    let fixed_hosts = HashMap::from([("hooks.example.com".to_owned(), "127.0.0.1:443".parse().unwrap())]);
+    let client = client(AddressPolicy::public_https(), fixed_hosts, vec![]);
+    assert_eq!(post(&client, "https://hooks.example.com/").await.outcome, Outcome::AddressBlocked);
+}

@@ -1,0 +1,337 @@
+//! The batching writer: turns requests into commits, answers them, and hands the work to the queue from memory.
+//!
+//! Whatever arrived while the last commit was in flight is the next batch, up to the limits. There is no timer: one
+//! request at low load is one commit, hundreds at high load are one commit too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dispatcher_core::delivery::{Target, split_into_parts};
+use dispatcher_core::event::Event;
+use dispatcher_core::id::EventId;
+use dispatcher_core::limits::{
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_PROGRESS_DEADLINE, ACCEPT_WAITING_MAX, LEASE,
+};
+use dispatcher_core::table::TableVersion;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::publish;
+use crate::clock;
+use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
+use crate::metrics::{Metrics, Role};
+use crate::queue::Queue;
+
+/// An event with its targets, to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its targets, each with its pool.
+    pub targets: Vec<(String, Target)>,
+    /// Version of the table that decided the targets.
+    pub table_version: TableVersion,
+    /// The producer's key, if there is one.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What a producer is told about an accepted event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The event; of the first request if this one is a repetition.
+    pub event_id: EventId,
+    /// Number of its targets.
+    pub fanout_count: u32,
+    /// Whether the same request had been accepted before.
+    pub repeated: bool,
+}
+
+/// Why an event was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    /// Too many requests wait.
+    #[error("too many requests wait to be stored")]
+    Full,
+    /// The process is about to stop.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The ledger does not answer.
+    #[error("the ledger does not answer")]
+    Unavailable,
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    Conflict,
+    /// The ledger refused the event: a defect of ours.
+    #[error("the ledger refused the event")]
+    Refused,
+}
+
+/// The handle of the writer; cheap to clone.
+#[derive(Clone)]
+pub struct Acceptor {
+    sender: mpsc::Sender<Waiting>,
+    progress: Arc<Progress>,
+}
+
+/// The writer itself: one task.
+pub struct AcceptorTask {
+    receiver: mpsc::Receiver<Waiting>,
+    ledger: Arc<dyn Ledger>,
+    queue: Arc<dyn Queue>,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+}
+
+type Answer = Result<Receipt, AcceptError>;
+
+/// Requests that belong together, and who waits for them.
+struct Waiting {
+    requests: Vec<NewRequest>,
+    reply: oneshot::Sender<Vec<Answer>>,
+}
+
+impl Waiting {
+    fn body_bytes(&self) -> usize {
+        self.requests.iter().map(|request| request.event.body.len()).sum()
+    }
+}
+
+impl Acceptor {
+    /// A handle and the task behind it.
+    pub fn new(ledger: Arc<dyn Ledger>, queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> (Self, AcceptorTask) {
+        let (sender, receiver) = mpsc::channel(ACCEPT_WAITING_MAX);
+        let progress = Arc::new(Progress::new());
+        let task = AcceptorTask { receiver, ledger, queue, metrics, progress: Arc::clone(&progress) };
+        (Self { sender, progress }, task)
+    }
+
+    /// Accepts one event; answers after the commit.
+    pub async fn accept(&self, request: NewRequest) -> Answer {
+        self.accept_all(vec![request]).await?.pop().unwrap_or(Err(AcceptError::Stopping))
+    }
+
+    /// Accepts events that came in one request, in one commit. Answers in the order asked.
+    pub async fn accept_all(&self, requests: Vec<NewRequest>) -> Result<Vec<Answer>, AcceptError> {
+        let (reply, answers) = oneshot::channel();
+        self.sender.try_send(Waiting { requests, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AcceptError::Full,
+            mpsc::error::TrySendError::Closed(_) => AcceptError::Stopping,
+        })?;
+        // The task answers everything that it received; without an answer nothing is known to be stored.
+        answers.await.map_err(|_| AcceptError::Stopping)
+    }
+
+    /// Whether commits come to an end.
+    pub fn makes_progress(&self) -> bool {
+        self.progress.busy_for() < ACCEPT_PROGRESS_DEADLINE
+    }
+}
+
+impl AcceptorTask {
+    /// Works until it is told to stop or all handles are gone; then commits what waits and returns.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut put_back = None;
+        loop {
+            let first = if let Some(waiting) = put_back.take() {
+                waiting
+            } else {
+                tokio::select! {
+                    biased;
+                    // What is in the channel by now is still answered; nothing further gets in.
+                    () = shutdown.cancelled(), if !self.receiver.is_closed() => {
+                        self.receiver.close();
+                        continue;
+                    }
+                    waiting = self.receiver.recv() => match waiting {
+                        Some(waiting) => waiting,
+                        None => return,
+                    },
+                }
+            };
+            let batch;
+            (batch, put_back) = self.gather(first);
+            self.progress.begin();
+            self.commit(batch).await;
+            self.progress.end();
+        }
+    }
+
+    /// What has arrived by now, within the limits of a transaction; what did not fit comes first next time.
+    fn gather(&mut self, first: Waiting) -> (Vec<Waiting>, Option<Waiting>) {
+        let (mut events, mut bytes) = (first.requests.len(), first.body_bytes());
+        let mut batch = vec![first];
+        while let Ok(waiting) = self.receiver.try_recv() {
+            events += waiting.requests.len();
+            bytes += waiting.body_bytes();
+            if events > ACCEPT_BATCH_EVENTS_MAX || bytes > ACCEPT_BATCH_BYTES_MAX {
+                return (batch, Some(waiting));
+            }
+            batch.push(waiting);
+        }
+        (batch, None)
+    }
+
+    async fn commit(&self, batch: Vec<Waiting>) {
+        let mut room = Room::new(&*self.queue);
+        let mut replies = Vec::with_capacity(batch.len());
+        let mut events = Vec::new();
+        for waiting in batch {
+            replies.push((waiting.requests.len(), waiting.reply));
+            events.extend(waiting.requests.into_iter().map(|request| room.lease(request)));
+        }
+        // Taken before the commit, so that the lease which the ledger grants never ends earlier.
+        let lease_until_unix_ms = clock::now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let answers = self.accept_or_halve(&events).await;
+        let fresh: Vec<NewEvent> = events
+            .into_iter()
+            .zip(&answers)
+            .filter(|(event, answer)| is_new(answer) && !event.lease.is_zero())
+            .map(|(event, _)| event)
+            .collect();
+        self.answer(replies, answers);
+        let failed = publish::publish(&*self.queue, fresh, lease_until_unix_ms).await;
+        for _ in 0..failed {
+            self.metrics.publish_failed(Role::Ingest);
+        }
+    }
+
+    fn answer(&self, replies: Vec<(usize, oneshot::Sender<Vec<Answer>>)>, answers: Vec<Answer>) {
+        let mut answers = answers.into_iter();
+        for (count, reply) in replies {
+            let answers: Vec<Answer> = answers.by_ref().take(count).collect();
+            for receipt in answers.iter().flatten() {
+                if receipt.repeated {
+                    self.metrics.event_repeated();
+                } else {
+                    self.metrics.event_accepted(receipt.fanout_count);
+                }
+            }
+            // The client may have gone; the event is stored all the same.
+            let _ = reply.send(answers);
+        }
+    }
+
+    /// Commits all events, or halves the batch until an event that the ledger refuses stands alone.
+    async fn accept_or_halve(&self, events: &[NewEvent]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(events.len());
+        let mut pending = vec![events];
+        while let Some(slice) = pending.pop() {
+            match self.ledger.accept(slice.to_vec()).await {
+                Ok(accepted) => {
+                    self.metrics.accept_committed(slice.len());
+                    answers.extend(slice.iter().zip(accepted).map(|(event, accepted)| receipt(event, &accepted)));
+                }
+                Err(LedgerError::Refused(_)) if slice.len() > 1 => {
+                    let (left, right) = slice.split_at(slice.len() / 2);
+                    pending.extend([right, left]);
+                }
+                Err(error) => {
+                    self.metrics.ledger_failed(Role::Ingest);
+                    tracing::warn!(%error, events = slice.len(), "events could not be stored");
+                    let reason = match error {
+                        LedgerError::Refused(_) => AcceptError::Refused,
+                        LedgerError::Unavailable(_) | LedgerError::Schema { .. } => AcceptError::Unavailable,
+                    };
+                    answers.extend(slice.iter().map(|_| Err(reason)));
+                }
+            }
+        }
+        answers
+    }
+}
+
+fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
+    match accepted {
+        Accepted::New => Ok(Receipt { event_id: new.event.id, fanout_count: fanout_count(new), repeated: false }),
+        Accepted::Repeated { event, fanout_count } => {
+            Ok(Receipt { event_id: *event, fanout_count: *fanout_count, repeated: true })
+        }
+        Accepted::Conflict => Err(AcceptError::Conflict),
+    }
+}
+
+fn fanout_count(new: &NewEvent) -> u32 {
+    let targets: usize = new.parts.iter().map(|part| part.targets.len()).sum();
+    u32::try_from(targets).unwrap_or(u32::MAX)
+}
+
+fn is_new(answer: &Answer) -> bool {
+    answer.is_ok_and(|receipt| !receipt.repeated)
+}
+
+/// How much the queue takes on at present, by pool.
+struct Room<'a> {
+    queue: &'a dyn Queue,
+    by_pool: HashMap<String, usize>,
+}
+
+impl<'a> Room<'a> {
+    fn new(queue: &'a dyn Queue) -> Self {
+        Self { queue, by_pool: HashMap::new() }
+    }
+
+    /// Leases an event for publishing if the queue has room for all of it. Without, it is due at once, and the
+    /// scheduler publishes it when there is room.
+    fn lease(&mut self, request: NewRequest) -> NewEvent {
+        let parts = split_into_parts(request.targets);
+        let mut wanted: HashMap<&str, usize> = HashMap::new();
+        for part in &parts {
+            *wanted.entry(&part.pool).or_default() += part.targets.len();
+        }
+        for pool in wanted.keys() {
+            if !self.by_pool.contains_key(*pool) {
+                self.by_pool.insert((*pool).to_owned(), self.queue.room(pool, crate::queue::Track::Fresh));
+            }
+        }
+        let fits = wanted.iter().all(|(pool, count)| self.by_pool.get(*pool).is_some_and(|room| room >= count));
+        if fits {
+            for (pool, count) in wanted {
+                if let Some(room) = self.by_pool.get_mut(pool) {
+                    *room -= count;
+                }
+            }
+        }
+        NewEvent {
+            event: request.event,
+            parts,
+            table_version: request.table_version,
+            idempotency: request.idempotency,
+            lease: if fits { LEASE } else { Duration::ZERO },
+        }
+    }
+}
+
+/// Since when the writer has been busy with one batch.
+struct Progress {
+    origin: Instant,
+    /// Milliseconds after `origin`, plus one; zero while idle.
+    busy_since: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { origin: Instant::now(), busy_since: AtomicU64::new(0) }
+    }
+
+    fn begin(&self) {
+        self.busy_since.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    fn busy_for(&self) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,459 @@
+//! The ledger: the truth about every event and delivery.
+//!
+//! A delivery that is not finished is a row with a due time. Outbox, retry, crash recovery, a paused
+//! endpoint, an open circuit, `Retry-After` and replay only set that time. All times are the ledger's
+//! own: callers give durations.
+//!
+//! Invariants of every implementation, held by one conformance suite:
+//! - accepted = delivered + dead + cancelled + open, per tenant, in every snapshot;
+//! - every change is compare-and-set on `(run, gen)`; a stale holder changes no state;
+//! - a finished delivery becomes unfinished only by [`Ledger::replay`].
+
+mod histogram;
+pub mod isolate;
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next, Outcome, Part};
+use dispatcher_core::event::Event;
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::queue::Item;
+
+/// The seam. One implementation per database.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Commits events with their resolved targets, all in one transaction. Answers in the order asked.
+    ///
+    /// An event whose identity is already there is [`Accepted::New`] again: the caller retried an unclear commit.
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError>;
+
+    /// Commits what became of deliveries, all in one transaction. Answers in the order asked.
+    async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError>;
+
+    /// Takes over late or redelivered work by compare-and-set, raising its `gen` and renewing its lease.
+    /// Answers the new `gen`, or `None` where somebody else has taken or finished it.
+    async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError>;
+
+    /// Claims work whose time has come, fairly by endpoint: outbox parts whose lease is over, then due deliveries
+    /// of endpoints with an open gate. What is claimed is leased and carries a new `gen`.
+    async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError>;
+
+    /// Makes everything that somebody holds due at once. Only for a process that has just started and holds the
+    /// ledger alone: whoever held the work is gone.
+    async fn expire_all_leases(&self) -> Result<(), LedgerError>;
+
+    /// Closes or opens the gates of endpoints: one timestamp each, whatever waits behind it. An endpoint that
+    /// neither the table nor a delivery has named has no gate.
+    async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError>;
+
+    /// Disables an endpoint until its revision changes: closes the gate and remembers why. Does nothing if the table
+    /// has another revision by now, or has no such endpoint.
+    async fn disable(&self, endpoint: EndpointId, revision: &str, reason: DisableReason) -> Result<(), LedgerError>;
+
+    /// Endpoints that are disabled, with the revision that they were disabled at.
+    async fn disabled(&self) -> Result<Vec<Disabled>, LedgerError>;
+
+    /// Cancels what waits for endpoints that have been deleted for longer than `grace`, at most `rows_max`
+    /// deliveries a call. Answers how many.
+    async fn cancel_orphans(&self, grace: Duration, rows_max: u32) -> Result<u64, LedgerError>;
+
+    /// Applies a change of the routing table and answers the new version. In the same transaction: gates of
+    /// endpoints that are suspended, held or dropped close; gates of endpoints that became active, or whose
+    /// revision changed, open; a disabled endpoint with a new revision is enabled.
+    /// An empty change answers the present version.
+    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError>;
+
+    /// The routing table: what changed since a version, or all of it.
+    async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError>;
+
+    /// Events of a tenant, newest first.
+    async fn events(&self, tenant: TenantId, query: EventQuery) -> Result<Page<EventRecord>, LedgerError>;
+
+    /// One event with its body.
+    async fn event(&self, tenant: TenantId, event: EventId) -> Result<Option<EventRecord>, LedgerError>;
+
+    /// Deliveries of a tenant, newest first; those still in the outbox included (state open, no attempts).
+    async fn deliveries(&self, tenant: TenantId, query: DeliveryQuery) -> Result<Page<DeliveryRecord>, LedgerError>;
+
+    /// One delivery.
+    async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError>;
+
+    /// Attempts of a delivery, oldest first, all runs.
+    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError>;
+
+    /// Starts a new run of a finished delivery. The delivery keeps its identity.
+    async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError>;
+
+    /// Open deliveries, for admission: counted from the tables, so call it about once a second.
+    async fn backlog(&self) -> Result<Backlog, LedgerError>;
+
+    /// The balance of every tenant, in one snapshot. `accepted` must equal the sum of the others.
+    async fn balance(&self) -> Result<Vec<Balance>, LedgerError>;
+
+    /// What an endpoint's deliveries did over the last `window`, for statuses.
+    async fn endpoint_facts(&self, tenant: TenantId, window: Duration) -> Result<Vec<EndpointFacts>, LedgerError>;
+
+    /// Removes idempotency keys whose time is over, at most `rows_max` a call. Answers how many.
+    async fn expire_idempotency_keys(&self, rows_max: u32) -> Result<u64, LedgerError>;
+
+    /// Whether the ledger answers.
+    async fn ping(&self) -> Result<(), LedgerError>;
+}
+
+/// Why the ledger could not do it. No message carries a value of the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database cannot be reached or refuses work; nothing was done, or it is unclear: try again, same ids.
+    #[error("the ledger is not available: {0}")]
+    Unavailable(String),
+    /// The database's schema is not the one this release knows.
+    #[error("the ledger's schema is version {found}, this release needs {needed}: {hint}")]
+    Schema {
+        /// What stands there.
+        found: i64,
+        /// What is needed.
+        needed: i64,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The data itself was refused and nothing was done. A defect of ours: [`isolate::commit_halving`] halves the
+    /// batch until the offender stands alone.
+    #[error("the ledger refused the data: {0}")]
+    Refused(String),
+}
+
+/// An event to accept.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its targets, cut into parts by [`dispatcher_core::delivery::split_into_parts`]; may be empty.
+    pub parts: Vec<Part>,
+    /// Version of the table that decided the targets.
+    pub table_version: TableVersion,
+    /// The producer's key, if there is one.
+    pub idempotency: Option<Idempotency>,
+    /// Lease of the parts: as long as the caller needs to publish and deliver them, or zero if it will not publish.
+    pub lease: Duration,
+}
+
+/// A producer's idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key, unique per tenant.
+    pub key: String,
+    /// SHA-256 of what was asked, to tell a repetition from a reuse.
+    pub digest: [u8; 32],
+    /// How long to remember it.
+    pub lifetime: Duration,
+}
+
+/// What became of an event to accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is committed; its parts are leased to the caller with `gen` 1.
+    New,
+    /// The same request was accepted before, as this event.
+    Repeated {
+        /// The event of the first request.
+        event: EventId,
+        /// Its number of targets.
+        fanout_count: u32,
+    },
+    /// The key was used for another request.
+    Conflict,
+}
+
+/// A hold on work, as a message carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// A part of an event that has not been recorded yet.
+    Part {
+        /// The event.
+        event: EventId,
+        /// The part's number.
+        part: u16,
+        /// Generation of the hold.
+        r#gen: u32,
+    },
+    /// A delivery that has a row.
+    Delivery {
+        /// The delivery.
+        delivery: DeliveryId,
+        /// Its run.
+        run: u32,
+        /// Generation of the hold.
+        r#gen: u32,
+    },
+}
+
+/// A change to record.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// First outcomes of a part: every target of the part gets its row, and the part goes.
+    /// Applied only while the part still has this `gen`.
+    Part {
+        /// The event.
+        event: EventId,
+        /// Its tenant.
+        tenant: TenantId,
+        /// The part's number.
+        part: u16,
+        /// Generation of the hold.
+        r#gen: u32,
+        /// One result for each target of the part; run 1 and gen 1 of each delivery.
+        results: Vec<DeliveryResult>,
+    },
+    /// The next result of a delivery that has a row. Applied only while it still has this run and gen.
+    Delivery {
+        /// Run that the holder worked in.
+        run: u32,
+        /// Generation of the hold.
+        r#gen: u32,
+        /// The result.
+        result: DeliveryResult,
+    },
+}
+
+/// What became of one delivery.
+#[derive(Clone, Debug)]
+pub struct DeliveryResult {
+    /// Which one.
+    pub key: DeliveryKey,
+    /// The attempt, if there was one.
+    pub attempt: Option<Attempt>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// Whether a recorded change took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It did.
+    Applied,
+    /// The holder was stale. Its attempts are kept as superseded, and a 2xx still finishes an open delivery.
+    Superseded,
+}
+
+/// A request for due work.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Pool to claim for.
+    pub pool: String,
+    /// Who claims.
+    pub instance: Uuid,
+    /// Lease of what is claimed.
+    pub lease: Duration,
+    /// Most deliveries to claim.
+    pub deliveries_max: usize,
+}
+
+/// Claimed work.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// The work, with the events' bodies.
+    pub items: Vec<Item>,
+    /// Time until more becomes due, as far as the ledger knows now; zero if more is due already.
+    pub next_due_in: Option<Duration>,
+}
+
+/// A change of an endpoint's gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateChange {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// From now on nothing is claimed for this long. Zero opens the gate. Never shortens a gate that
+    /// `publish_table` or `disable` closed.
+    pub closed_for: Duration,
+    /// Most deliveries that one claim takes once it opens (probes of a half-open circuit). The claim that takes them
+    /// closes the gate again until their lease is over or the next change. `None`: no special bound.
+    pub quota: Option<u32>,
+}
+
+/// Why an endpoint was disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisableReason {
+    /// The receiver answered 410.
+    Gone,
+    /// Nothing but failures for as long as the endpoint's policy allows.
+    DisabledAfterFailures,
+}
+
+/// A disabled endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Revision that it was disabled at.
+    pub revision: String,
+    /// Why.
+    pub reason: DisableReason,
+}
+
+/// A loaded table, or what changed in it.
+#[derive(Clone, Debug, Default)]
+pub struct TableLoad {
+    /// Version of the whole.
+    pub version: TableVersion,
+    /// Whether this is the whole table, to replace what the reader has.
+    pub complete: bool,
+    /// Rows that are there.
+    pub rows: Vec<Row>,
+    /// Rows that were dropped.
+    pub dropped: Vec<RowKey>,
+}
+
+/// A position in a listing, opaque to callers: the identity of the last row seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Uuid);
+
+/// A page of a listing.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// Rows, newest first.
+    pub rows: Vec<T>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Which events to list.
+#[derive(Clone, Debug, Default)]
+pub struct EventQuery {
+    /// Only of this type.
+    pub event_type: Option<String>,
+    /// Rows after this position.
+    pub after: Option<Cursor>,
+    /// Most rows.
+    pub rows_max: u32,
+}
+
+/// Which deliveries to list.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryQuery {
+    /// Only of this event.
+    pub event: Option<EventId>,
+    /// Only to this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// Rows after this position.
+    pub after: Option<Cursor>,
+    /// Most rows.
+    pub rows_max: u32,
+}
+
+/// An event as it is read.
+#[derive(Clone, Debug)]
+pub struct EventRecord {
+    /// The event; its body is empty in listings.
+    pub event: Event,
+    /// Number of targets.
+    pub fanout_count: u32,
+    /// Size of the body in bytes.
+    pub body_bytes: u64,
+}
+
+/// A delivery as it is read.
+#[derive(Clone, Debug)]
+pub struct DeliveryRecord {
+    /// Its identity.
+    pub key: DeliveryKey,
+    /// Type of its event.
+    pub event_type: String,
+    /// Its state.
+    pub state: DeliveryState,
+    /// Why it ended, if it ended badly.
+    pub reason: Option<EndReason>,
+    /// Its run.
+    pub run: u32,
+    /// Attempts in this run.
+    pub attempts: u32,
+    /// When it is due again, in milliseconds since the Unix epoch, while it is open.
+    pub due_at_unix_ms: Option<u64>,
+    /// Result of the last attempt.
+    pub last_outcome: Option<Outcome>,
+    /// Status code of the last attempt.
+    pub last_status_code: Option<u16>,
+}
+
+/// An attempt as it is read.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// Run that it belongs to.
+    pub run: u32,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Whether its holder was stale when it was recorded.
+    pub superseded: bool,
+}
+
+/// What became of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// The delivery is open again, in this run.
+    Started {
+        /// The new run.
+        run: u32,
+    },
+    /// It is not finished, so there is nothing to replay.
+    StillOpen,
+    /// The tenant has no such delivery.
+    NotFound,
+}
+
+/// Open deliveries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Of all tenants, without those behind a closed gate.
+    pub ungated: u64,
+    /// Of each tenant that has any, gated ones included.
+    pub by_tenant: Vec<(TenantId, u64)>,
+}
+
+/// A tenant's balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Targets of accepted events.
+    pub accepted: u64,
+    /// Finished well.
+    pub delivered: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// Not finished, in the outbox or with a row.
+    pub open: u64,
+}
+
+/// What an endpoint's deliveries did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointFacts {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Attempts in the window.
+    pub attempts: u64,
+    /// Of these, 2xx.
+    pub succeeded: u64,
+    /// 95th percentile of the attempts' durations in the window.
+    pub p95: Option<Duration>,
+    /// Open deliveries that have a row.
+    pub pending: u64,
+    /// Acceptance time of the oldest open delivery, in milliseconds since the Unix epoch.
+    pub oldest_unix_ms: Option<u64>,
+    /// Status code of the last attempt.
+    pub last_status_code: Option<u16>,
+    /// Result of the last attempt.
+    pub last_outcome: Option<Outcome>,
+    /// How long the gate stays closed; `None` if it is open, or if only a new row in the table opens it.
+    pub gate_closed_for: Option<Duration>,
+}

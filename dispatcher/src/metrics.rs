@@ -1,0 +1,236 @@
+//! All metrics of the data plane. Their names stand nowhere else in the code.
+//!
+//! Label values come from closed sets only: methods take the enums, so no name, identity or event type of a tenant
+//! can become one.
+
+use std::time::Duration;
+
+use dispatcher_core::delivery::Outcome;
+use dispatcher_core::table::TableVersion;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::problem::ProblemKind;
+
+/// Which part of the process met trouble with the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Accepts events.
+    Ingest,
+    /// Delivers.
+    Deliver,
+    /// Claims what is due.
+    Due,
+    /// Loads the routing table.
+    Snapshot,
+    /// Answers reading requests.
+    Api,
+    /// Expires what is over.
+    Housekeeping,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 6] = [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping];
+
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Deliver => "deliver",
+            Self::Due => "due",
+            Self::Snapshot => "snapshot",
+            Self::Api => "api",
+            Self::Housekeeping => "housekeeping",
+        }
+    }
+}
+
+/// The metrics, and the registry that renders them. Every method is cheap and never blocks for long.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    accepted_events: Counter,
+    accepted_deliveries: Counter,
+    repeated_events: Counter,
+    rejected_requests: Family<ReasonLabels, Counter>,
+    attempts: Family<OutcomeLabels, Counter>,
+    attempt_duration: Histogram,
+    accept_batch_events: Histogram,
+    record_batch_changes: Histogram,
+    superseded_changes: Counter,
+    due_claimed_deliveries: Counter,
+    publish_failures: Family<RoleLabels, Counter>,
+    ledger_errors: Family<RoleLabels, Counter>,
+    backlog_deliveries: Gauge,
+    table_version: Gauge,
+    route_problems: Gauge,
+    filter_errors: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    role: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("harborhook"),
+            accepted_events: Counter::default(),
+            accepted_deliveries: Counter::default(),
+            repeated_events: Counter::default(),
+            rejected_requests: Family::default(),
+            attempts: Family::default(),
+            // 1 ms to 65 s, which is beyond the longest deadline.
+            attempt_duration: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            accept_batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            record_batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            superseded_changes: Counter::default(),
+            due_claimed_deliveries: Counter::default(),
+            publish_failures: Family::default(),
+            ledger_errors: Family::default(),
+            backlog_deliveries: Gauge::default(),
+            table_version: Gauge::default(),
+            route_problems: Gauge::default(),
+            filter_errors: Counter::default(),
+        };
+        metrics.register_ingest();
+        metrics.register_deliver();
+        metrics.register_state();
+        metrics
+    }
+
+    /// An event was committed, with this many targets.
+    pub fn event_accepted(&self, fanout_count: u32) {
+        self.accepted_events.inc();
+        self.accepted_deliveries.inc_by(fanout_count.into());
+    }
+
+    /// An event had been accepted before, under the same idempotency key.
+    pub fn event_repeated(&self) {
+        self.repeated_events.inc();
+    }
+
+    /// A request was answered with a problem.
+    pub fn request_rejected(&self, reason: ProblemKind) {
+        self.rejected_requests.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
+    }
+
+    /// An attempt ended.
+    pub fn attempt_ended(&self, outcome: Outcome, duration: Duration) {
+        self.attempts.get_or_create(&OutcomeLabels { outcome: outcome.as_str() }).inc();
+        self.attempt_duration.observe(duration.as_secs_f64());
+    }
+
+    /// An accept transaction of this many events was committed.
+    pub fn accept_committed(&self, events: usize) {
+        self.accept_batch_events.observe(as_f64(events));
+    }
+
+    /// A record transaction of this many changes was committed; of these, so many were superseded.
+    pub fn record_committed(&self, changes: usize, superseded: usize) {
+        self.record_batch_changes.observe(as_f64(changes));
+        self.superseded_changes.inc_by(superseded as u64);
+    }
+
+    /// The scheduler claimed this many deliveries.
+    pub fn due_claimed(&self, deliveries: usize) {
+        self.due_claimed_deliveries.inc_by(deliveries as u64);
+    }
+
+    /// The queue did not take a message on; its work stays in the ledger.
+    pub fn publish_failed(&self, role: Role) {
+        self.publish_failures.get_or_create(&RoleLabels { role: role.as_str() }).inc();
+    }
+
+    /// The ledger did not do what it was asked.
+    pub fn ledger_failed(&self, role: Role) {
+        self.ledger_errors.get_or_create(&RoleLabels { role: role.as_str() }).inc();
+    }
+
+    /// Open deliveries, as last counted.
+    pub fn set_backlog(&self, deliveries: u64) {
+        self.backlog_deliveries.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+    }
+
+    /// The routing table that is in use, and how many of its rows could not be compiled.
+    pub fn set_table(&self, version: TableVersion, problems: usize) {
+        self.table_version.set(i64::try_from(version.0).unwrap_or(i64::MAX));
+        self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
+    }
+
+    /// Filters failed on an event; their subscriptions did not match.
+    pub fn filters_failed(&self, count: usize) {
+        self.filter_errors.inc_by(count as u64);
+    }
+
+    /// The metrics in the OpenMetrics 1.0 text format.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    fn register_ingest(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("accepted_events", "Events committed", self.accepted_events.clone());
+        registry.register("accepted_deliveries", "Targets of committed events", self.accepted_deliveries.clone());
+        registry.register("repeated_events", "Events accepted before, by key", self.repeated_events.clone());
+        registry.register("rejected_requests", "Requests answered with a problem", self.rejected_requests.clone());
+        registry.register("accept_batch_events", "Events in a commit of ingest", self.accept_batch_events.clone());
+        registry.register("filter_errors", "Filters that failed on an event", self.filter_errors.clone());
+    }
+
+    fn register_deliver(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("attempts", "Attempts by result", self.attempts.clone());
+        registry.register_with_unit(
+            "attempt_duration",
+            "Duration of attempts, answer included",
+            Unit::Seconds,
+            self.attempt_duration.clone(),
+        );
+        registry.register("record_batch_changes", "Changes in a commit of outcomes", self.record_batch_changes.clone());
+        registry.register("superseded_changes", "Changes of stale holders", self.superseded_changes.clone());
+        registry.register("due_claimed_deliveries", "Due deliveries claimed", self.due_claimed_deliveries.clone());
+        registry.register("publish_failures", "Messages the queue did not take on", self.publish_failures.clone());
+    }
+
+    fn register_state(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("ledger_errors", "Requests that the ledger did not carry out", self.ledger_errors.clone());
+        registry.register("backlog_deliveries", "Open deliveries not gated", self.backlog_deliveries.clone());
+        registry.register("table_version", "Version of the routing table in use", self.table_version.clone());
+        registry.register("route_problems", "Rows of the table that do not compile", self.route_problems.clone());
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of batches are far below 2^52")]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Metrics with every label value that there can be.
+fn all_used() -> Metrics {
+    let metrics = Metrics::new();
+    metrics.event_accepted(3);
+    metrics.event_repeated();
+    metrics.accept_committed(2);
+    metrics.record_committed(5, 1);
+    metrics.due_claimed(4);
+    metrics.set_backlog(7);
+    metrics.set_table(TableVersion(9), 0);
+    metrics.filters_failed(1);
+    for kind in ProblemKind::ALL {
+        metrics.request_rejected(kind);
+    }
+    for outcome in Outcome::ALL {
+        metrics.attempt_ended(outcome, Duration::from_millis(20));
+    }
+    for role in Role::ALL {
+        metrics.publish_failed(role);
+        metrics.ledger_failed(role);
+    }
+    metrics
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let documentation = include_str!("../../../docs/api.md");
+    let text = all_used().render().unwrap();
+    let names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next()).collect();
+    assert!(names.len() >= 15, "{names:?}");
+    for name in names {
+        assert!(documentation.contains(&format!("`{name}")), "docs/api.md does not describe {name}");
+    }
+}
+
+#[test]
+fn no_label_is_unbounded() {
+    let text = all_used().render().unwrap();
+    let allowed: BTreeSet<&str> = ProblemKind::ALL
+        .iter()
+        .map(|kind| kind.as_str())
+        .chain(Outcome::ALL.iter().map(|outcome| outcome.as_str()))
+        .chain(Role::ALL.iter().map(|role| role.as_str()))
+        .collect();
+    let mut seen = 0;
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((labels, _)) = line.split_once('{').and_then(|(_, rest)| rest.split_once('}')) else { continue };
+        for label in labels.split(',') {
+            let (name, value) = label.split_once('=').unwrap();
+            if name == "le" {
+                continue;
+            }
+            assert!(["reason", "outcome", "role"].contains(&name), "{line}");
+            assert!(allowed.contains(value.trim_matches('"')), "{line}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= ProblemKind::ALL.len() + Outcome::ALL.len(), "{seen} labels");
+}
+
+#[test]
+fn counters_count_and_histograms_observe() {
+    let text = all_used().render().unwrap();
+    for line in [
+        "harborhook_accepted_events_total 1",
+        "harborhook_accepted_deliveries_total 3",
+        "harborhook_rejected_requests_total{reason=\"not-found\"} 1",
+        "harborhook_attempts_total{outcome=\"http_5xx\"} 1",
+        "harborhook_attempt_duration_seconds_count 12",
+        "harborhook_table_version 9",
+        "harborhook_backlog_deliveries 7",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}

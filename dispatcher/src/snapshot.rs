@@ -1,0 +1,280 @@
+//! The routing table in memory: loaded from the ledger, compiled, opened, shared.
+//!
+//! A snapshot never changes; a newer one replaces it. While the ledger is down, the last good one stays in use.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use dispatcher_core::id::EndpointId;
+use dispatcher_core::limits::{SNAPSHOT_INLINE_ROWS_MAX, SNAPSHOT_POLL_INTERVAL};
+use dispatcher_core::route::RoutingIndex;
+use dispatcher_core::seal::SealingKey;
+use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, Row, RowKey, TableVersion};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::ledger::{Disabled, Ledger, LedgerError};
+use crate::metrics::{Metrics, Role};
+
+/// Whoever reads the routing table holds one of these.
+pub type SnapshotReceiver = watch::Receiver<Arc<Snapshot>>;
+
+/// The routing table at one version.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// Its version.
+    pub version: TableVersion,
+    /// Who gets which event.
+    pub index: Arc<RoutingIndex>,
+    /// Endpoints whose secrets could be opened.
+    pub routes: Arc<HashMap<EndpointId, Arc<EndpointRoute>>>,
+    /// Endpoints that are disabled, with the revision that they were disabled at.
+    pub disabled: HashMap<EndpointId, Disabled>,
+    /// Rows that could not be compiled or opened.
+    pub problems_count: usize,
+}
+
+/// Where and how to deliver to one endpoint, opened and parsed.
+pub struct EndpointRoute {
+    /// The row as it stands in the table.
+    pub row: EndpointRow,
+    /// The URL; it may be a secret, so it is never printed.
+    pub url: Url,
+    /// The keys and the raw headers.
+    pub secrets: EndpointSecrets,
+    /// Headers of every request, parsed and marked as sensitive.
+    pub headers: HeaderMap,
+}
+
+impl fmt::Debug for EndpointRoute {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EndpointRoute").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Snapshot")
+            .field("version", &self.version)
+            .field("routes", &self.routes.len())
+            .field("disabled", &self.disabled.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why nothing may be delivered to an endpoint now. What waits for it keeps waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NotDeliverable {
+    /// The table has no such endpoint.
+    #[error("the endpoint does not exist")]
+    Absent,
+    /// Its owner suspended it.
+    #[error("the endpoint is suspended")]
+    Suspended,
+    /// Its resource is invalid.
+    #[error("the endpoint's resource is not valid")]
+    Held,
+    /// It answered 410, or failed for too long.
+    #[error("the endpoint is disabled")]
+    Disabled,
+    /// Its secrets cannot be opened with this process's key, or do not parse.
+    #[error("the endpoint's secrets cannot be opened")]
+    Unsealable,
+}
+
+impl NotDeliverable {
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Suspended => "suspended",
+            Self::Held => "held",
+            Self::Disabled => "disabled",
+            Self::Unsealable => "unsealable",
+        }
+    }
+}
+
+impl Snapshot {
+    /// A table without rows.
+    pub fn empty() -> Self {
+        let (index, _) = RoutingIndex::build([]);
+        Self {
+            version: TableVersion::default(),
+            index: Arc::new(index),
+            routes: Arc::default(),
+            disabled: HashMap::new(),
+            problems_count: 0,
+        }
+    }
+
+    /// The way to an endpoint, if deliveries may leave for it.
+    pub fn may_deliver(&self, endpoint: EndpointId) -> Result<&Arc<EndpointRoute>, NotDeliverable> {
+        let row = self.index.endpoint(endpoint).ok_or(NotDeliverable::Absent)?;
+        match row.state {
+            EndpointState::Suspended => return Err(NotDeliverable::Suspended),
+            EndpointState::Held { .. } => return Err(NotDeliverable::Held),
+            EndpointState::Active => {}
+        }
+        if self.disabled_at_present(row).is_some() {
+            return Err(NotDeliverable::Disabled);
+        }
+        self.routes.get(&endpoint).ok_or(NotDeliverable::Unsealable)
+    }
+
+    /// How the endpoint was disabled, unless it has changed since.
+    pub fn disabled_at_present(&self, row: &EndpointRow) -> Option<&Disabled> {
+        self.disabled.get(&row.id).filter(|disabled| disabled.revision == row.revision)
+    }
+}
+
+/// Keeps the snapshot up to date.
+pub struct SnapshotLoader {
+    ledger: Arc<dyn Ledger>,
+    sealing_key: Arc<SealingKey>,
+    changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    rows: Arc<BTreeMap<RowKey, Row>>,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
+impl SnapshotLoader {
+    /// Loads the whole table once. Whoever changes the table in this process calls `changed.notify_one()`.
+    pub async fn start(
+        ledger: Arc<dyn Ledger>,
+        sealing_key: Arc<SealingKey>,
+        changed: Arc<Notify>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, SnapshotReceiver), LedgerError> {
+        let (sender, receiver) = watch::channel(Arc::new(Snapshot::empty()));
+        let mut loader = Self { ledger, sealing_key, changed, metrics, rows: Arc::default(), sender };
+        loader.refresh(None).await?;
+        Ok((loader, receiver))
+    }
+
+    /// Looks for changes each second, and at once when it is notified, until it is told to stop.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(SNAPSHOT_POLL_INTERVAL) => {}
+            }
+            let version = self.sender.borrow().version;
+            match self.refresh(Some(version)).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    self.metrics.ledger_failed(Role::Snapshot);
+                    if !failing {
+                        tracing::warn!(%error, "the routing table cannot be loaded; the last one stays in use");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    async fn refresh(&mut self, since: Option<TableVersion>) -> Result<(), LedgerError> {
+        let load = self.ledger.load_table(since).await?;
+        let disabled = self.ledger.disabled().await?;
+        let disabled: HashMap<_, _> = disabled.into_iter().map(|disabled| (disabled.endpoint, disabled)).collect();
+        let previous = Arc::clone(&self.sender.borrow());
+        let rows_changed = load.complete || !load.rows.is_empty() || !load.dropped.is_empty();
+        if !rows_changed && load.version == previous.version && disabled == previous.disabled {
+            return Ok(());
+        }
+        let mut snapshot = Snapshot { version: load.version, disabled, ..Snapshot::clone(&previous) };
+        if rows_changed {
+            let mut rows = Arc::clone(&self.rows);
+            let changed_rows = Arc::make_mut(&mut rows);
+            if load.complete {
+                changed_rows.clear();
+            }
+            for key in &load.dropped {
+                changed_rows.remove(key);
+            }
+            changed_rows.extend(load.rows.into_iter().map(|row| (row.key(), row)));
+            let compiled = self.compile(Arc::clone(&rows), &previous).await?;
+            (snapshot.index, snapshot.routes, snapshot.problems_count) =
+                (compiled.index, compiled.routes, compiled.problems_count);
+            self.rows = rows;
+        }
+        self.metrics.set_table(snapshot.version, snapshot.problems_count);
+        self.sender.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Compiles on a thread for blocking work when there is much to compile.
+    async fn compile(
+        &self,
+        rows: Arc<BTreeMap<RowKey, Row>>,
+        previous: &Arc<Snapshot>,
+    ) -> Result<Compiled, LedgerError> {
+        if rows.len() <= SNAPSHOT_INLINE_ROWS_MAX {
+            return Ok(Compiled::new(&rows, &previous.routes, &self.sealing_key));
+        }
+        let (routes, sealing_key) = (Arc::clone(&previous.routes), Arc::clone(&self.sealing_key));
+        tokio::task::spawn_blocking(move || Compiled::new(&rows, &routes, &sealing_key))
+            .await
+            .map_err(|error| LedgerError::Refused(format!("the routing table could not be compiled: {error}")))
+    }
+}
+
+/// What is computed from the rows.
+struct Compiled {
+    index: Arc<RoutingIndex>,
+    routes: Arc<HashMap<EndpointId, Arc<EndpointRoute>>>,
+    problems_count: usize,
+}
+
+impl Compiled {
+    fn new(
+        rows: &BTreeMap<RowKey, Row>,
+        previous: &HashMap<EndpointId, Arc<EndpointRoute>>,
+        sealing_key: &SealingKey,
+    ) -> Self {
+        let (index, problems) = RoutingIndex::build(rows.values().cloned());
+        for problem in &problems {
+            tracing::warn!(name = %problem.name, message = %problem.message, "a row of the routing table does not compile");
+        }
+        let mut problems_count = problems.len();
+        let mut routes = HashMap::new();
+        for row in rows.values() {
+            let Row::Endpoint(row) = row else { continue };
+            // What a held endpoint said before must not be used again, so it is not even opened.
+            if matches!(row.state, EndpointState::Held { .. }) {
+                continue;
+            }
+            let unchanged = previous.get(&row.id).filter(|route| route.row == **row);
+            match unchanged.map_or_else(|| open(row, sealing_key).map(Arc::new), |route| Ok(Arc::clone(route))) {
+                Ok(route) => {
+                    routes.insert(row.id, route);
+                }
+                Err(reason) => {
+                    problems_count += 1;
+                    tracing::warn!(endpoint = %row.id, reason, "an endpoint of the routing table cannot be used");
+                }
+            }
+        }
+        Self { index: Arc::new(index), routes: Arc::new(routes), problems_count }
+    }
+}
+
+/// Opens an endpoint's secrets. The error names what is wrong and never what stands there.
+fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'static str> {
+    let secrets = sealing_key.open(row.id, &row.sealed).map_err(|_| "its secrets do not open with this key")?;
+    let url = Url::parse(secrets.url.expose()).map_err(|_| "its URL does not parse")?;
+    let mut headers = HeaderMap::with_capacity(secrets.headers.len());
+    for (name, value) in &secrets.headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| "a header's name is not valid")?;
+        let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| "a header's value is not valid")?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    Ok(EndpointRoute { row: row.clone(), url, secrets, headers })
+}

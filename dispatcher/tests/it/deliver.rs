@@ -1,0 +1,9 @@
+//! Delivery as a whole: a real ledger and queue, and real receivers on loopback.
+
+#![expect(clippy::unwrap_used, reason = "the harness is a part of tests")]
+
+mod failures;
+mod harness;
+mod paths;
+mod protection;
+mod unavailable;

@@ -1,0 +1,154 @@
+//! A ledger whose recording is unavailable for a while, before a real one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dispatcher::ledger::{
+    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
+    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
+    Replayed, TableLoad,
+};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::table::{TableChange, TableVersion};
+
+/// Fails to record as often as it was told.
+pub(crate) struct UnavailableLedger {
+    real: Arc<dyn Ledger>,
+    failures: Failures,
+}
+
+/// How often recording still fails, and has failed.
+#[derive(Clone)]
+pub(crate) struct Failures {
+    left: Arc<AtomicUsize>,
+    seen: Arc<AtomicUsize>,
+}
+
+impl Failures {
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    /// From now on recording succeeds.
+    pub(crate) fn end(&self) {
+        self.left.store(0, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), LedgerError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => {
+                self.seen.fetch_add(1, Ordering::SeqCst);
+                Err(LedgerError::Unavailable("the disk is full".into()))
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl UnavailableLedger {
+    /// What is left of the failures, and what puts the ledger before a real one.
+    pub(crate) fn failing(failures: usize) -> (Failures, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
+        let failures = Failures { left: Arc::new(AtomicUsize::new(failures)), seen: Arc::default() };
+        let inner = failures.clone();
+        (failures, move |real| Arc::new(Self { real, failures: inner }))
+    }
+}
+
+#[async_trait]
+impl Ledger for UnavailableLedger {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
+        self.real.accept(events).await
+    }
+
+    async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
+        self.failures.check()?;
+        self.real.record(changes).await
+    }
+
+    async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
+        self.real.take(holds, lease).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
+        self.real.claim(claim).await
+    }
+
+    async fn expire_all_leases(&self) -> Result<(), LedgerError> {
+        self.real.expire_all_leases().await
+    }
+
+    async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError> {
+        self.real.set_gates(gates).await
+    }
+
+    async fn disable(&self, endpoint: EndpointId, revision: &str, reason: DisableReason) -> Result<(), LedgerError> {
+        self.real.disable(endpoint, revision, reason).await
+    }
+
+    async fn disabled(&self) -> Result<Vec<Disabled>, LedgerError> {
+        self.real.disabled().await
+    }
+
+    async fn cancel_orphans(&self, grace: Duration, rows_max: u32) -> Result<u64, LedgerError> {
+        self.real.cancel_orphans(grace, rows_max).await
+    }
+
+    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
+        self.real.publish_table(change).await
+    }
+
+    async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
+        self.real.load_table(since).await
+    }
+
+    async fn events(&self, tenant: TenantId, query: EventQuery) -> Result<Page<EventRecord>, LedgerError> {
+        self.real.events(tenant, query).await
+    }
+
+    async fn event(&self, tenant: TenantId, event: EventId) -> Result<Option<EventRecord>, LedgerError> {
+        self.real.event(tenant, event).await
+    }
+
+    async fn deliveries(&self, tenant: TenantId, query: DeliveryQuery) -> Result<Page<DeliveryRecord>, LedgerError> {
+        self.real.deliveries(tenant, query).await
+    }
+
+    async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError> {
+        self.real.delivery(tenant, delivery).await
+    }
+
+    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError> {
+        self.real.attempts(tenant, delivery).await
+    }
+
+    async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {
+        self.real.replay(tenant, delivery).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, LedgerError> {
+        self.real.backlog().await
+    }
+
+    async fn balance(&self) -> Result<Vec<Balance>, LedgerError> {
+        self.real.balance().await
+    }
+
+    async fn endpoint_facts(&self, tenant: TenantId, window: Duration) -> Result<Vec<EndpointFacts>, LedgerError> {
+        self.real.endpoint_facts(tenant, window).await
+    }
+
+    async fn expire_idempotency_keys(&self, rows_max: u32) -> Result<u64, LedgerError> {
+        self.real.expire_idempotency_keys(rows_max).await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        self.real.ping().await
+    }
+}

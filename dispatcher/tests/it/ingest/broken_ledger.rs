@@ -1,0 +1,163 @@
+//! A ledger that fails until it is repaired, before a real one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dispatcher::ledger::{
+    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
+    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
+    Replayed, TableLoad,
+};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::table::{TableChange, TableVersion};
+
+/// Fails whatever the API asks; refuses events of one type even when repaired.
+pub(crate) struct BrokenLedger {
+    real: Arc<dyn Ledger>,
+    broken: Gate,
+}
+
+/// Whether the ledger is still broken.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub(crate) fn repair(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), LedgerError> {
+        let broken = self.0.load(Ordering::SeqCst);
+        if broken { Err(LedgerError::Unavailable("the disk is full".into())) } else { Ok(()) }
+    }
+}
+
+impl BrokenLedger {
+    /// The type of events that are refused as data.
+    pub(crate) const REFUSED_TYPE: &str = "refused";
+
+    /// The gate, and what puts the ledger before a real one.
+    pub(crate) fn new() -> (Gate, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
+        let gate = Gate(Arc::new(AtomicBool::new(true)));
+        let broken = gate.clone();
+        (gate, move |real| Arc::new(Self { real, broken }))
+    }
+}
+
+#[async_trait]
+impl Ledger for BrokenLedger {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
+        self.broken.check()?;
+        if events.iter().any(|new| new.event.event_type == Self::REFUSED_TYPE) {
+            return Err(LedgerError::Refused("not this type".into()));
+        }
+        self.real.accept(events).await
+    }
+
+    async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
+        self.broken.check()?;
+        self.real.record(changes).await
+    }
+
+    async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
+        self.broken.check()?;
+        self.real.take(holds, lease).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
+        self.broken.check()?;
+        self.real.claim(claim).await
+    }
+
+    async fn expire_all_leases(&self) -> Result<(), LedgerError> {
+        self.broken.check()?;
+        self.real.expire_all_leases().await
+    }
+
+    async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError> {
+        self.broken.check()?;
+        self.real.set_gates(gates).await
+    }
+
+    async fn disable(&self, endpoint: EndpointId, revision: &str, reason: DisableReason) -> Result<(), LedgerError> {
+        self.broken.check()?;
+        self.real.disable(endpoint, revision, reason).await
+    }
+
+    async fn disabled(&self) -> Result<Vec<Disabled>, LedgerError> {
+        self.broken.check()?;
+        self.real.disabled().await
+    }
+
+    async fn cancel_orphans(&self, grace: Duration, rows_max: u32) -> Result<u64, LedgerError> {
+        self.broken.check()?;
+        self.real.cancel_orphans(grace, rows_max).await
+    }
+
+    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
+        self.broken.check()?;
+        self.real.publish_table(change).await
+    }
+
+    async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
+        self.broken.check()?;
+        self.real.load_table(since).await
+    }
+
+    async fn events(&self, tenant: TenantId, query: EventQuery) -> Result<Page<EventRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.events(tenant, query).await
+    }
+
+    async fn event(&self, tenant: TenantId, event: EventId) -> Result<Option<EventRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.event(tenant, event).await
+    }
+
+    async fn deliveries(&self, tenant: TenantId, query: DeliveryQuery) -> Result<Page<DeliveryRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.deliveries(tenant, query).await
+    }
+
+    async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.delivery(tenant, delivery).await
+    }
+
+    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.attempts(tenant, delivery).await
+    }
+
+    async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {
+        self.broken.check()?;
+        self.real.replay(tenant, delivery).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, LedgerError> {
+        self.broken.check()?;
+        self.real.backlog().await
+    }
+
+    async fn balance(&self) -> Result<Vec<Balance>, LedgerError> {
+        self.broken.check()?;
+        self.real.balance().await
+    }
+
+    async fn endpoint_facts(&self, tenant: TenantId, window: Duration) -> Result<Vec<EndpointFacts>, LedgerError> {
+        self.broken.check()?;
+        self.real.endpoint_facts(tenant, window).await
+    }
+
+    async fn expire_idempotency_keys(&self, rows_max: u32) -> Result<u64, LedgerError> {
+        self.broken.check()?;
+        self.real.expire_idempotency_keys(rows_max).await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        self.broken.check()?;
+        self.real.ping().await
+    }
+}

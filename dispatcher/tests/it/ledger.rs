@@ -1,0 +1,8 @@
+//! The ledger: one conformance suite and one model for every implementation.
+
+#![expect(clippy::unwrap_used, reason = "helpers and suites are functions of tests")]
+
+mod conformance;
+mod model;
+mod sqlite;
+mod support;

@@ -1,0 +1,5 @@
+//! The queue: one suite for every implementation, and what only one of them does.
+
+mod conformance;
+mod memory;
+mod support;
