@@ -1,0 +1,129 @@
+//! What an endpoint's deliveries did, rounded for people, so that a status changes only when it tells something new.
+
+use std::time::Duration;
+
+/// Lower ends of the bands of success, in per mille, with their texts.
+const SUCCESS_BANDS: [(u64, &str); 17] = [
+    (1000, "100%"),
+    (999, "99.9%"),
+    (995, "99.5%"),
+    (990, "99%"),
+    (980, "98%"),
+    (950, "95%"),
+    (900, "90%"),
+    (800, "80%"),
+    (700, "70%"),
+    (600, "60%"),
+    (500, "50%"),
+    (400, "40%"),
+    (300, "30%"),
+    (200, "20%"),
+    (100, "10%"),
+    (50, "5%"),
+    (10, "1%"),
+];
+
+/// The share of attempts that succeeded, as the lower end of its band; `None` without attempts. Only all is `100%`, and
+/// only none is `0%`.
+pub fn success(attempts: u64, succeeded: u64) -> Option<&'static str> {
+    if attempts == 0 {
+        return None;
+    }
+    if succeeded == 0 {
+        return Some("0%");
+    }
+    let share = u128::from(succeeded.min(attempts)) * 1000 / u128::from(attempts);
+    let band = SUCCESS_BANDS.iter().find(|(per_mille, _)| share >= u128::from(*per_mille));
+    Some(band.map_or("<1%", |(_, text)| text))
+}
+
+/// A duration, rounded up to 1, 2 or 5 times a power of ten of milliseconds: `200ms`, `5s`.
+pub fn duration(duration: Duration) -> String {
+    let mut milliseconds = 1_u128;
+    for factor in [2, 5, 10].into_iter().cycle() {
+        if milliseconds >= duration.as_millis() {
+            break;
+        }
+        milliseconds = power_of_ten(milliseconds) * factor;
+    }
+    if milliseconds < 1000 { format!("{milliseconds}ms") } else { format!("{}s", milliseconds / 1000) }
+}
+
+/// A count: exact below ten, else rounded down to 1, 2 or 5 times a power of ten: `~20k`.
+pub fn count(count: u64) -> String {
+    if count < 10 {
+        return count.to_string();
+    }
+    let unit = power_of_ten(u128::from(count));
+    let step =
+        [5, 2, 1].into_iter().map(|factor| unit * factor).find(|step| *step <= u128::from(count)).unwrap_or(unit);
+    match step {
+        0..1_000 => format!("~{step}"),
+        1_000..1_000_000 => format!("~{}k", step / 1_000),
+        1_000_000..1_000_000_000 => format!("~{}M", step / 1_000_000),
+        _ => format!("~{}G", step / 1_000_000_000),
+    }
+}
+
+/// A time in milliseconds since the Unix epoch, rounded down to the minute.
+pub fn minute(unix_ms: u64) -> u64 {
+    unix_ms - unix_ms % 60_000
+}
+
+/// The largest power of ten that is not larger than a number from 1.
+fn power_of_ten(number: u128) -> u128 {
+    10_u128.pow(number.max(1).ilog10())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_stands_in_bands() {
+        for (attempts, succeeded, text) in [
+            (0, 0, None),
+            (1, 1, Some("100%")),
+            (1, 0, Some("0%")),
+            (1_000_000, 999_999, Some("99.9%")),
+            (1000, 998, Some("99.5%")),
+            (1000, 1, Some("<1%")),
+            (100, 96, Some("95%")),
+            (2, 1, Some("50%")),
+        ] {
+            assert_eq!(success(attempts, succeeded), text, "{succeeded} of {attempts}");
+        }
+    }
+
+    #[test]
+    fn durations_round_up_in_steps() {
+        for (milliseconds, text) in [
+            (0, "1ms"),
+            (1, "1ms"),
+            (3, "5ms"),
+            (6, "10ms"),
+            (130, "200ms"),
+            (200, "200ms"),
+            (501, "1s"),
+            (1001, "2s"),
+            (60_000, "100s"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(milliseconds)), text, "{milliseconds}");
+        }
+    }
+
+    #[test]
+    fn counts_round_down_in_steps() {
+        for (number, text) in [
+            (0, "0"),
+            (7, "7"),
+            (10, "~10"),
+            (99, "~50"),
+            (12_345, "~10k"),
+            (1_999_999, "~1M"),
+            (u64::MAX, "~10000000000G"),
+        ] {
+            assert_eq!(count(number), text, "{number}");
+        }
+    }
+}

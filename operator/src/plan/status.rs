@@ -1,0 +1,276 @@
+//! Statuses: what the owner of a resource reads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crds::Kind;
+use crds::condition::{ConditionStatus, ConditionType, Reason};
+use crds::endpoint::{DeliveryStatus, Endpoint, EndpointStatus};
+use crds::subscription::{Subscription, SubscriptionStatus};
+use dispatcher::ledger::{DisableReason, Disabled, EndpointFacts};
+use dispatcher_core::delivery::Outcome;
+use dispatcher_core::id::EndpointId;
+use dispatcher_core::limits::FACTS_INTERVAL;
+use dispatcher_core::table::{EndpointRow, EndpointState, SubscriptionRow};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{ObjectStatus, Planned, StatusBody};
+use crate::conditions::{Conditions, find, time};
+use crate::facts;
+use crate::validate::Problem;
+use crate::world::{Pool, World};
+
+/// Generation of objects that no API server has numbered.
+const UNNUMBERED_GENERATION: i64 = 1;
+
+/// Gathers the statuses that change.
+pub(super) struct Statuses<'a> {
+    pub(super) changed: Vec<ObjectStatus>,
+    pub(super) next_look_in: Option<Duration>,
+    pools: &'a BTreeMap<String, Pool>,
+    facts: HashMap<EndpointId, &'a EndpointFacts>,
+    disabled: HashMap<EndpointId, &'a Disabled>,
+    now_unix_ms: u64,
+}
+
+/// What a condition says.
+type Verdict = (ConditionStatus, Reason, String);
+
+impl<'a> Statuses<'a> {
+    pub(super) fn new(world: &'a World, now_unix_ms: u64) -> Self {
+        Self {
+            changed: Vec::new(),
+            next_look_in: None,
+            pools: &world.pools,
+            facts: world.facts.iter().map(|facts| (facts.endpoint, facts)).collect(),
+            disabled: world.disabled.iter().map(|disabled| (disabled.endpoint, disabled)).collect(),
+            now_unix_ms,
+        }
+    }
+
+    pub(super) fn endpoint(&mut self, planned: &Planned<'_, Endpoint, EndpointRow>, id: EndpointId, routed: bool) {
+        let present = planned.resource.status.as_ref();
+        let previous = present.map_or(&[][..], |status| &status.conditions);
+        let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let mut conditions = Conditions::new(Kind::Endpoint, previous, generation, self.now_unix_ms);
+        let pool = planned.row.as_ref().and_then(|row| self.pools.get(&row.pool)).copied();
+        let programmed = programmed(planned, pool.unwrap_or(Pool { running: 0, up_to_date: 0 }), previous, generation);
+        set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
+        let delivering = self.delivering(planned, id, routed);
+        let state = delivering.1;
+        conditions.set(ConditionType::Delivering, delivering.0, delivering.1, delivering.2);
+        let status = EndpointStatus {
+            observed_generation: Some(generation),
+            conditions: conditions.finish(),
+            delivery: Some(self.delivery(id, state, present.and_then(|status| status.delivery.as_ref()))),
+            host: planned.row.as_ref().map(|row| row.host.clone()),
+        };
+        if present != Some(&status) {
+            self.push(planned.namespace, planned.name, StatusBody::Endpoint(status));
+        }
+    }
+
+    pub(super) fn subscription(&mut self, planned: &Planned<'_, Subscription, SubscriptionRow>) {
+        let present = planned.resource.status.as_ref();
+        let previous = present.map_or(&[][..], |status| &status.conditions);
+        let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let mut conditions = Conditions::new(Kind::Subscription, previous, generation, self.now_unix_ms);
+        // Any dispatcher may take an event in, so all of them must know the route.
+        let all = self.pools.values().fold(Pool { running: 0, up_to_date: 0 }, |sum, pool| Pool {
+            running: sum.running.saturating_add(pool.running),
+            up_to_date: sum.up_to_date.saturating_add(pool.up_to_date),
+        });
+        let programmed = programmed(planned, all, previous, generation);
+        set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
+        let endpoints_count = planned.row.as_ref().map_or(0, |row| row.endpoints.len());
+        let status = SubscriptionStatus {
+            observed_generation: Some(generation),
+            conditions: conditions.finish(),
+            endpoints: Some(i32::try_from(endpoints_count).unwrap_or(i32::MAX)),
+        };
+        if present != Some(&status) {
+            self.push(planned.namespace, planned.name, StatusBody::Subscription(status));
+        }
+    }
+
+    fn push(&mut self, namespace: &str, name: &str, body: StatusBody) {
+        self.changed.push(ObjectStatus { namespace: namespace.to_owned(), name: name.to_owned(), body });
+    }
+
+    fn delivering(&self, planned: &Planned<'_, Endpoint, EndpointRow>, id: EndpointId, routed: bool) -> Verdict {
+        use ConditionStatus::{False, Unknown};
+        let Some(row) = &planned.row else {
+            return (Unknown, Reason::NotRouted, "No event is routed here until the endpoint is valid".to_owned());
+        };
+        match &row.state {
+            EndpointState::Suspended => return (False, Reason::Suspended, "Suspended: deliveries wait".to_owned()),
+            EndpointState::Held { .. } => {
+                return (False, Reason::Suspended, "Deliveries wait until the endpoint is valid again".to_owned());
+            }
+            EndpointState::Active => {}
+        }
+        if let Some(disabled) = self.disabled.get(&id).filter(|disabled| disabled.revision == row.revision) {
+            let (reason, why) = match disabled.reason {
+                DisableReason::Gone => (Reason::Gone, "The receiver answered 410 Gone"),
+                DisableReason::DisabledAfterFailures => {
+                    (Reason::DisabledAfterFailures, "Nothing but failures for too long")
+                }
+            };
+            let message =
+                format!("{why}; change the spec or the annotation {} to try again", crds::REQUESTED_AT_ANNOTATION);
+            return (False, reason, message);
+        }
+        let facts = self.facts.get(&id);
+        match facts {
+            Some(facts) if facts.attempts > 0 || facts.gate_closed_for.is_some() => judge(facts),
+            _ if !routed => (Unknown, Reason::NotRouted, "No subscription names this endpoint".to_owned()),
+            _ => (Unknown, Reason::NoTraffic, "Nothing was sent lately".to_owned()),
+        }
+    }
+
+    /// The facts, rounded. They change together with the state, or else at most once in [`FACTS_INTERVAL`].
+    fn delivery(&mut self, id: EndpointId, state: Reason, present: Option<&DeliveryStatus>) -> DeliveryStatus {
+        let facts = self.facts.get(&id);
+        let new = DeliveryStatus {
+            state: Some(state.as_str().to_owned()),
+            success: facts.and_then(|facts| facts::success(facts.attempts, facts.succeeded)).map(ToOwned::to_owned),
+            p95: facts.and_then(|facts| facts.p95).map(facts::duration),
+            pending: facts.map(|facts| facts::count(facts.pending)),
+            oldest_time: facts.and_then(|facts| facts.oldest_unix_ms).map(|unix_ms| time(facts::minute(unix_ms))),
+            last_code: facts.and_then(|facts| facts.last_status_code).map(i32::from),
+            measured_time: facts.map(|_| time(self.now_unix_ms)),
+        };
+        let Some(present) = present.filter(|present| present.state == new.state) else { return new };
+        if (DeliveryStatus { measured_time: present.measured_time.clone(), ..new.clone() }) == *present {
+            return present.clone();
+        }
+        let measured_ms =
+            present.measured_time.as_ref().map_or(0, |time| u64::try_from(time.0.as_millisecond()).unwrap_or(0));
+        let age = Duration::from_millis(self.now_unix_ms.saturating_sub(measured_ms));
+        match FACTS_INTERVAL.checked_sub(age).filter(|left| !left.is_zero()) {
+            Some(left) => {
+                self.next_look_in = [self.next_look_in, Some(left)].into_iter().flatten().min();
+                present.clone()
+            }
+            None => new,
+        }
+    }
+}
+
+/// How deliveries go, from what the attempts of the window did.
+fn judge(facts: &EndpointFacts) -> Verdict {
+    use ConditionStatus::{False, True};
+    let last = facts.last_outcome.map_or("nothing", Outcome::as_str);
+    let last_failed = facts.last_outcome.is_some_and(|outcome| outcome != Outcome::Delivered);
+    if last_failed && facts.gate_closed_for.is_some() {
+        return (False, Reason::CircuitOpen, format!("Attempts pause; the last one ended with {last}"));
+    }
+    let most_failed = facts.succeeded.saturating_mul(2) < facts.attempts;
+    if last_failed && most_failed {
+        return (False, Reason::Failing, format!("Most attempts fail; the last one ended with {last}"));
+    }
+    (True, Reason::Delivering, "Deliveries succeed".to_owned())
+}
+
+/// Whether the dispatchers have loaded this generation. Once they have, that stays so: one that starts loads the present
+/// table before it consumes.
+fn programmed<Resource, Row>(
+    planned: &Planned<'_, Resource, Row>,
+    pool: Pool,
+    previous: &[Condition],
+    generation: i64,
+) -> Verdict {
+    use ConditionStatus::{False, True};
+    if let Some(problem) = planned.problems.first().filter(|_| !planned.is_current) {
+        return (False, Reason::Waiting, format!("This generation is not in effect: {}", describe(problem)));
+    }
+    let waiting = |message: String| (False, Reason::Waiting, message);
+    if !planned.is_published {
+        return waiting("The change is about to be published".to_owned());
+    }
+    let was_programmed = find(previous, ConditionType::Programmed).is_some_and(|condition| {
+        condition.status == True.as_str() && condition.observed_generation == Some(generation)
+    });
+    if pool.running == 0 {
+        return (
+            True,
+            Reason::PoolAtZero,
+            "No dispatcher runs; one that starts loads this generation first".to_owned(),
+        );
+    }
+    if was_programmed || pool.up_to_date >= pool.running {
+        return (True, Reason::Programmed, "Every dispatcher has loaded this generation".to_owned());
+    }
+    waiting(format!("{}/{} dispatchers have loaded this generation", pool.up_to_date, pool.running))
+}
+
+/// Sets the conditions that every kind has.
+fn set_common<Resource, Row>(
+    conditions: &mut Conditions<'_>,
+    planned: &Planned<'_, Resource, Row>,
+    programmed: Verdict,
+    suspended: bool,
+) {
+    use ConditionStatus::{False, True, Unknown};
+    let (programmed_status, programmed_reason, programmed_message) = programmed;
+    let is_programmed = programmed_status == True;
+    let unresolved = planned.problems.iter().find(|problem| is_missing_reference(problem));
+    match unresolved {
+        Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, describe(problem)),
+        None => {
+            conditions.set(ConditionType::ResolvedRefs, True, Reason::Resolved, "Everything that is named is there");
+        }
+    }
+    match planned.problems.first() {
+        Some(problem) if problem.reason == Reason::Pending => {
+            conditions.set(ConditionType::Ready, Unknown, Reason::Pending, describe(problem));
+            conditions.set(ConditionType::Reconciling, True, Reason::Progressing, describe(problem));
+        }
+        Some(first) => {
+            let mut message = describe_all(&planned.problems);
+            if planned.row.is_some() && !planned.is_current {
+                message = format!("{message}; {}", planned.last_good);
+            }
+            conditions.set(ConditionType::Ready, False, first.reason, message.clone());
+            if is_terminal(first) {
+                conditions.set(ConditionType::Stalled, True, first.reason, message);
+            } else {
+                conditions.set(ConditionType::Reconciling, True, Reason::ProgressingWithRetry, message);
+            }
+        }
+        None if !is_programmed => {
+            conditions.set(ConditionType::Ready, Unknown, Reason::Pending, programmed_message.clone());
+            conditions.set(ConditionType::Reconciling, True, Reason::Progressing, programmed_message.clone());
+        }
+        None if suspended => {
+            conditions.set(ConditionType::Ready, True, Reason::Suspended, "Suspended, as the spec asks");
+        }
+        None => conditions.set(ConditionType::Ready, True, Reason::Programmed, "In effect"),
+    }
+    conditions.set(ConditionType::Programmed, programmed_status, programmed_reason, programmed_message);
+}
+
+/// Whether only a change by the owner helps.
+fn is_terminal(problem: &Problem) -> bool {
+    matches!(problem.reason, Reason::InvalidSpec | Reason::InvalidFilter | Reason::AddressBlocked)
+}
+
+fn is_missing_reference(problem: &Problem) -> bool {
+    matches!(
+        problem.reason,
+        Reason::SecretNotFound
+            | Reason::SecretKeyMissing
+            | Reason::SecretForbidden
+            | Reason::PoolNotFound
+            | Reason::EndpointNotFound
+    )
+}
+
+fn describe(problem: &Problem) -> String {
+    let Problem { field, message, .. } = problem;
+    if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
+}
+
+fn describe_all(problems: &[Problem]) -> String {
+    problems.iter().map(describe).collect::<Vec<_>>().join("; ")
+}

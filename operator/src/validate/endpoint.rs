@@ -1,0 +1,133 @@
+//! Endpoints.
+
+use crds::condition::Reason;
+use crds::endpoint::Endpoint;
+use crds::limits::URL_LENGTH_MAX;
+use dispatcher_core::address::AddressPolicy;
+use dispatcher_core::redacted::Redacted;
+use dispatcher_core::sign::{KeyError, parse_key, public_key};
+use dispatcher_core::table::{DeliveryPolicy, EndpointSecrets, SigningKey, SigningScheme};
+use url::Url;
+
+use super::request::{headers, secret_value};
+use super::{Problem, admission, in_order};
+use crate::world::World;
+use crate::{effective, generate};
+
+/// An endpoint that can be delivered to.
+#[derive(Clone, Debug)]
+pub struct ValidatedEndpoint {
+    /// Host and port of its URL.
+    pub host: String,
+    /// How deliveries behave.
+    pub policy: DeliveryPolicy,
+    /// URL, current key and headers.
+    pub secrets: EndpointSecrets,
+}
+
+/// Checks an endpoint against its world, or answers all that is wrong.
+pub fn validate_endpoint(
+    endpoint: &Endpoint,
+    world: &World,
+    addresses: &AddressPolicy,
+) -> Result<ValidatedEndpoint, Vec<Problem>> {
+    let mut problems = admission(endpoint);
+    if !problems.is_empty() {
+        // What follows would only say the same in other words.
+        return Err(in_order(problems));
+    }
+    let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
+    let spec = &endpoint.spec;
+    let policy = effective::delivery_policy(spec);
+    if let Err(error) = policy.retry.validate() {
+        problems.push(Problem::new(Reason::InvalidSpec, format!("spec.retry.{}", error.field()), error.to_string()));
+    }
+    let pool = effective::pool(spec);
+    if !world.pools.contains_key(pool) {
+        let message = format!("there is no pool {pool}: name one that exists, or none for the default pool");
+        problems.push(Problem::new(Reason::PoolNotFound, "spec.poolRef.name", message));
+    }
+    let url = url_of(endpoint, namespace, world, addresses).map_err(|problem| problems.push(problem)).ok();
+    let key =
+        signing_key(endpoint, namespace, world, policy.signing_scheme).map_err(|problem| problems.push(problem)).ok();
+    let headers = headers(spec, namespace, &world.secrets, &mut problems);
+    match (url, key) {
+        (Some(url), Some(key)) if problems.is_empty() => Ok(ValidatedEndpoint {
+            host: host_of(&url),
+            policy,
+            secrets: EndpointSecrets { url: Redacted::new(url.to_string()), keys: vec![key], headers },
+        }),
+        _ => Err(in_order(problems)),
+    }
+}
+
+/// Whether a key can sign in a scheme.
+pub(crate) fn fits(key: &SigningKey, scheme: SigningScheme) -> bool {
+    check_fit(key, scheme).is_ok()
+}
+
+fn check_fit(key: &SigningKey, scheme: SigningScheme) -> Result<(), KeyError> {
+    if scheme == SigningScheme::StandardWebhooksEd25519 { public_key(key).map(drop) } else { Ok(()) }
+}
+
+fn url_of(endpoint: &Endpoint, namespace: &str, world: &World, addresses: &AddressPolicy) -> Result<Url, Problem> {
+    let spec = &endpoint.spec;
+    let (field, reason, text) = match (&spec.url, &spec.url_from) {
+        (Some(url), _) => ("spec.url", Reason::InvalidSpec, url.as_str()),
+        (None, Some(from)) => {
+            let field = "spec.urlFrom.secretKeyRef";
+            let value = secret_value(&world.secrets, namespace, &from.secret_key_ref, field)?;
+            let text = std::str::from_utf8(value.expose()).unwrap_or_default().trim();
+            (field, Reason::SecretKeyMissing, text)
+        }
+        (None, None) => return Err(Problem::new(Reason::InvalidSpec, "spec", "set exactly one of url and urlFrom")),
+    };
+    let wrong = |message: &str| Problem::new(reason, field, message);
+    if text.len() > URL_LENGTH_MAX {
+        return Err(wrong(&format!("the URL must have at most {URL_LENGTH_MAX} characters")));
+    }
+    let url = Url::parse(text).map_err(|_| wrong("must be an absolute URL that begins with https:// or http://"))?;
+    if url.fragment().is_some() {
+        return Err(wrong("the URL must not contain a fragment"));
+    }
+    addresses.check_url(&url).map_err(|error| Problem::new(Reason::AddressBlocked, field, error.to_string()))?;
+    Ok(url)
+}
+
+fn signing_key(
+    endpoint: &Endpoint,
+    namespace: &str,
+    world: &World,
+    scheme: SigningScheme,
+) -> Result<SigningKey, Problem> {
+    let named = endpoint.spec.signing.as_ref().and_then(|signing| signing.secret_key_ref.as_ref());
+    let generated;
+    let (reference, field) = if let Some(reference) = named {
+        (reference, "spec.signing.secretKeyRef")
+    } else {
+        let name = generate::secret_name(endpoint.metadata.name.as_deref().unwrap_or_default());
+        if world.secrets.get(namespace, &name).is_none() {
+            return Err(Problem::new(
+                Reason::Pending,
+                "spec.signing",
+                format!("the Secret {name} with a signing key is being made"),
+            ));
+        }
+        generated = crds::endpoint::SecretKeyRef { name, key: generate::GENERATED_KEY.to_owned() };
+        (&generated, "spec.signing")
+    };
+    let value = secret_value(&world.secrets, namespace, reference, field)?;
+    let unusable = |error: KeyError| {
+        let message = format!("the value of {} in Secret {} is no key: {error}", reference.key, reference.name);
+        Problem::new(Reason::SecretKeyMissing, field, message)
+    };
+    let key = SigningKey { bytes: parse_key(value.expose()).map_err(unusable)?, retires_at_unix_ms: None };
+    check_fit(&key, scheme).map_err(unusable)?;
+    Ok(key)
+}
+
+/// Host, and the port if it is not the scheme's own.
+fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}

@@ -1,0 +1,101 @@
+//! Subscriptions.
+
+use std::collections::BTreeMap;
+
+use crds::condition::Reason;
+use crds::{Endpoint, Subscription};
+use dispatcher_core::filter::Filter;
+use dispatcher_core::id::{EndpointId, TenantId};
+use dispatcher_core::pattern::TypePattern;
+
+use super::{Problem, admission, in_order};
+
+/// A subscription that can be routed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedSubscription {
+    /// What it resolves to.
+    pub resolution: Resolution,
+}
+
+/// The endpoints that a subscription resolves to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Their identities, sorted.
+    pub endpoints: Vec<EndpointId>,
+    /// Whether there are none although the subscription asks for some, with what to do.
+    pub missing: Option<Problem>,
+}
+
+/// Endpoints of one namespace by name, with their labels.
+pub(crate) type EndpointsByName<'a> = BTreeMap<&'a str, &'a Endpoint>;
+
+/// Checks a subscription, or answers all that is wrong.
+///
+/// A name that leads nowhere is an error: the last good route stays. A selector that matches nothing is not: that is its
+/// answer, and it takes effect.
+pub fn validate_subscription(
+    subscription: &Subscription,
+    tenant: TenantId,
+    endpoints: &EndpointsByName<'_>,
+) -> Result<ValidatedSubscription, Vec<Problem>> {
+    let mut problems = admission(subscription);
+    let spec = &subscription.spec;
+    if problems.is_empty() {
+        for (index, pattern) in spec.event_types.iter().enumerate() {
+            if let Err(error) = TypePattern::parse(pattern) {
+                problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!("spec.eventTypes[{index}]"),
+                    error.to_string(),
+                ));
+            }
+        }
+        if let Some(Err(error)) = spec.filter.as_deref().map(Filter::compile) {
+            problems.push(Problem::new(Reason::InvalidFilter, "spec.filter", error.to_string()));
+        }
+    }
+    let resolution = resolve(subscription, tenant, endpoints);
+    if spec.endpoint_ref.is_some() {
+        problems.extend(resolution.missing.clone());
+    }
+    if problems.is_empty() { Ok(ValidatedSubscription { resolution }) } else { Err(in_order(problems)) }
+}
+
+/// Finds the endpoints that a subscription names or selects.
+pub fn resolve(subscription: &Subscription, tenant: TenantId, endpoints: &EndpointsByName<'_>) -> Resolution {
+    let spec = &subscription.spec;
+    let mut found: Vec<EndpointId> = match (&spec.endpoint_ref, &spec.endpoint_selector) {
+        (Some(reference), _) => endpoints
+            .get_key_value(reference.name.as_str())
+            .map(|(name, _)| EndpointId::derive(tenant, name))
+            .into_iter()
+            .collect(),
+        (None, Some(selector)) => {
+            let selected = |endpoint: &Endpoint| {
+                let labels = endpoint.metadata.labels.as_ref();
+                selector
+                    .match_labels
+                    .iter()
+                    .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+            };
+            endpoints
+                .iter()
+                .filter(|(_, endpoint)| selected(endpoint))
+                .map(|(name, _)| EndpointId::derive(tenant, name))
+                .collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    found.sort_unstable();
+    let missing = found.is_empty().then(|| {
+        let (field, message) = if let Some(reference) = &spec.endpoint_ref {
+            let message = format!("there is no Endpoint {} in this namespace: create it", reference.name);
+            ("spec.endpointRef.name", message)
+        } else {
+            let message = "no Endpoint of this namespace has these labels: label one, or change the selector";
+            ("spec.endpointSelector", message.to_owned())
+        };
+        Problem::new(Reason::EndpointNotFound, field, message)
+    });
+    Resolution { endpoints: found, missing }
+}

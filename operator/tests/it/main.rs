@@ -1,0 +1,9 @@
+//! The control plane from outside.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod apply;
+mod files;
+mod fixtures;
+mod limits;
+mod plan;
+mod properties;

@@ -1,0 +1,317 @@
+//! What plans do with resources that change.
+
+use std::time::Duration;
+
+use crds::condition::{ConditionType, Reason};
+use dispatcher::ledger::{DisableReason, Disabled, EndpointFacts};
+use dispatcher_core::delivery::Outcome;
+use dispatcher_core::id::EndpointId;
+use dispatcher_core::table::{EndpointState, RowKey};
+use operator::generate::{GENERATED_KEY, secret_name, signing_key};
+use operator::world::{Pool, SecretState};
+
+use crate::fixtures::{Harness, KEY, NOW, SIGNING, endpoint, good, secret, subscription, word};
+
+const ROUTE: &str = "endpointRef: {name: e}\neventTypes: ['order.*']";
+const SECOND_KEY: &str = "second-key-second-key-second";
+
+fn keys(harness: &Harness) -> Vec<(String, Option<u64>)> {
+    let secrets = harness.secrets("e");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    secrets.keys.iter().map(|key| (text(&key.bytes.expose().0), key.retires_at_unix_ms)).collect()
+}
+
+fn facts(id: EndpointId) -> EndpointFacts {
+    EndpointFacts {
+        endpoint: id,
+        attempts: 100,
+        succeeded: 100,
+        p95: Some(Duration::from_millis(130)),
+        pending: 12_345,
+        oldest_unix_ms: Some(NOW),
+        last_status_code: Some(200),
+        last_outcome: Some(Outcome::Delivered),
+        gate_closed_for: None,
+    }
+}
+
+#[test]
+fn a_good_endpoint_and_subscription_are_routed() {
+    let mut harness = Harness::of(&format!("{}{}", good("headers: [{name: X-Team, value: a}]"), subscription(ROUTE)));
+    assert_eq!(harness.ready(), word(Reason::Programmed));
+    let row = harness.row("e").unwrap();
+    assert_eq!((row.host.as_str(), &row.state), ("example.com", &EndpointState::Active));
+    assert_eq!(harness.secrets("e").headers[0].1.expose(), "a");
+    assert_eq!(harness.route("s").unwrap().endpoints, [row.id]);
+    assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(Reason::Programmed));
+    assert_eq!(harness.world.published.len(), 3);
+}
+
+#[test]
+fn every_reason_of_an_invalid_endpoint_is_reached() {
+    let signed = |spec: &str| format!("{}{}", secret(KEY), endpoint(&format!("{spec}\n{SIGNING}")));
+    for (text, reason) in [
+        (signed("url: https://127.0.0.1/"), Reason::AddressBlocked),
+        (signed("url: http://example.com/"), Reason::AddressBlocked),
+        (signed("urlFrom: {secretKeyRef: {name: absent, key: url}}"), Reason::SecretNotFound),
+        (signed("urlFrom: {secretKeyRef: {name: keys, key: url}}"), Reason::SecretKeyMissing),
+        (signed("urlFrom: {secretKeyRef: {name: keys, key: key}}"), Reason::SecretKeyMissing),
+        (
+            signed("url: https://example.com/\nauth: {type: Bearer, tokenSecretKeyRef: {name: absent, key: x}}"),
+            Reason::SecretNotFound,
+        ),
+        (signed("url: https://example.com/\npoolRef: {name: absent}"), Reason::PoolNotFound),
+        (good("").replace(KEY, "short"), Reason::SecretKeyMissing),
+        (
+            good("").replace(SIGNING, &SIGNING.replace("signing: {", "signing: {scheme: StandardWebhooksEd25519, ")),
+            Reason::SecretKeyMissing,
+        ),
+        (
+            good("headers: [{name: X, valueFrom: {secretKeyRef: {name: keys, key: key}}}]")
+                .replace(KEY, "line\\nbreak-line-break"),
+            Reason::SecretKeyMissing,
+        ),
+        (endpoint("url: https://example.com/"), Reason::Pending),
+    ] {
+        let mut harness = Harness::of(&text);
+        assert_eq!(harness.ready(), word(reason), "{text}");
+        assert!(harness.row("e").is_none(), "{text}");
+        assert_eq!(harness.endpoint_condition("e", ConditionType::Delivering).reason, word(Reason::NotRouted));
+        let terminal = ConditionType::Stalled.reasons(crds::Kind::Endpoint).contains(&reason);
+        let end = if terminal { ConditionType::Stalled } else { ConditionType::Reconciling };
+        assert_eq!(harness.endpoint_condition("e", end).status, "True");
+    }
+    let mut harness = Harness::of(&good(""));
+    harness.world.secrets.insert("shop", "keys", SecretState::Forbidden);
+    assert_eq!(harness.ready(), word(Reason::SecretForbidden));
+    // A spec that the schema of another release admitted.
+    harness.world.endpoints[0].spec.timeout_seconds = Some(0);
+    assert_eq!(harness.ready(), word(Reason::InvalidSpec));
+}
+
+#[test]
+fn every_reason_of_an_invalid_subscription_is_reached() {
+    for (spec, reason) in [
+        ("endpointRef: {name: e}\neventTypes: ['**']\nfilter: 'event.'", Reason::InvalidFilter),
+        ("endpointRef: {name: absent}\neventTypes: ['**']", Reason::EndpointNotFound),
+        ("endpointSelector: {matchLabels: {team: b}}\neventTypes: ['**']", Reason::EndpointNotFound),
+        ("endpointSelector: {matchLabels: {team: a}}\neventTypes: ['**']", Reason::Programmed),
+        ("endpointRef: {name: e}\neventTypes: ['**']\nsuspend: true", Reason::Suspended),
+    ] {
+        let mut harness = Harness::of(&format!("{}{}", good(""), subscription(spec)));
+        harness.settle();
+        assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(reason), "{spec}");
+    }
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.world.subscriptions[0].spec.event_types = Vec::new();
+    harness.settle();
+    assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(Reason::InvalidSpec));
+}
+
+#[test]
+fn an_endpoint_that_becomes_invalid_is_held_and_comes_back() {
+    let mut harness = Harness::of(&good(""));
+    harness.settle();
+    let before = harness.row("e").unwrap().clone();
+    harness.change(&good("").replace("example.com", "10.0.0.1"));
+    assert_eq!(harness.ready(), word(Reason::AddressBlocked));
+    let held = harness.row("e").unwrap();
+    assert_eq!(held.state, EndpointState::Held { reason: word(Reason::AddressBlocked) });
+    assert_eq!((&held.sealed, &held.revision), (&before.sealed, &before.revision));
+    assert_eq!(harness.endpoint_condition("e", ConditionType::Delivering).status, "False");
+    assert_eq!(harness.endpoint_condition("e", ConditionType::Programmed).reason, word(Reason::Waiting));
+    harness.change(&good(""));
+    assert_eq!(harness.ready(), word(Reason::Programmed));
+    assert_eq!(harness.row("e"), Some(&before));
+}
+
+#[test]
+fn suspend_takes_effect_on_an_invalid_object_too() {
+    let good_pair = format!("{}{}", good(""), subscription(ROUTE));
+    let mut harness = Harness::of(&good_pair);
+    harness.settle();
+    let bad = format!(
+        "{}{}",
+        good("suspend: true").replace("example.com", "10.0.0.1"),
+        subscription("endpointRef: {name: e}\neventTypes: ['**']\nfilter: '('\nsuspend: true"),
+    );
+    harness.change(&bad);
+    assert_eq!(harness.ready(), word(Reason::AddressBlocked));
+    assert_eq!(harness.row("e").unwrap().state, EndpointState::Suspended);
+    let route = harness.route("s").unwrap();
+    assert!(route.suspended);
+    assert_eq!(route.event_types, ["order.*"]);
+    harness.change(&good("suspend: true"));
+    assert_eq!(harness.ready(), word(Reason::Suspended));
+}
+
+#[test]
+fn a_subscription_that_becomes_invalid_keeps_its_last_good_route_and_says_so() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.settle();
+    let before = harness.route("s").unwrap().clone();
+    harness.change(&format!(
+        "{}{}",
+        good(""),
+        subscription("endpointRef: {name: e}\neventTypes: ['other.*']\nfilter: '('")
+    ));
+    harness.settle();
+    assert_eq!(harness.route("s"), Some(&before));
+    assert!(harness.subscription_condition("s", ConditionType::Ready).message.contains("last good route"));
+}
+
+#[test]
+fn a_selector_that_matches_nothing_any_more_takes_effect() {
+    let selector = "endpointSelector: {matchLabels: {team: a}}\neventTypes: ['**']";
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(selector)));
+    harness.settle();
+    assert_eq!(harness.route("s").unwrap().endpoints.len(), 1);
+    harness.change(&format!("{}{}", good("").replace("team: a", "team: b"), subscription(selector)));
+    harness.settle();
+    assert!(harness.route("s").unwrap().endpoints.is_empty());
+}
+
+#[test]
+fn a_rotated_key_signs_beside_the_new_one_until_it_retires() {
+    let rotating = |key: &str, seconds: u32| {
+        good("").replace(KEY, key).replace("signing: {", &format!("signing: {{rotationOverlapSeconds: {seconds}, "))
+    };
+    let mut harness = Harness::of(&rotating(KEY, 60));
+    harness.settle();
+    let revision = harness.row("e").unwrap().revision.clone();
+    harness.change(&rotating(SECOND_KEY, 60));
+    let plan = harness.settle();
+    assert_eq!(plan.next_look_in, Some(Duration::from_mins(1)));
+    assert_eq!(keys(&harness), [(SECOND_KEY.to_owned(), None), (KEY.to_owned(), Some(NOW + 60_000))]);
+    let rotated = harness.row("e").unwrap().revision.clone();
+    assert_ne!(rotated, revision);
+
+    harness.now += 20_000;
+    harness.change(&rotating(SECOND_KEY, 30));
+    harness.settle();
+    assert_eq!(keys(&harness)[1].1, Some(NOW + 50_000), "a shorter overlap counts from now on");
+    harness.now = NOW + 50_000;
+    let revision = harness.row("e").unwrap().revision.clone();
+    assert_eq!(harness.settle().next_look_in, None);
+    assert_eq!(keys(&harness), [(SECOND_KEY.to_owned(), None)]);
+    assert_eq!(harness.row("e").unwrap().revision, revision, "a key that retires opens no gate");
+
+    harness.change(&rotating(KEY, 0));
+    harness.settle();
+    assert_eq!(keys(&harness), [(KEY.to_owned(), None)], "without overlap the old key is gone at once");
+}
+
+#[test]
+fn an_endpoint_without_a_key_waits_for_one_that_is_made() {
+    let mut harness = Harness::of(&endpoint("url: https://example.com/"));
+    let plan = harness.settle();
+    assert_eq!(plan.generate_secrets.len(), 1);
+    let wanted = &plan.generate_secrets[0];
+    assert_eq!((wanted.name.as_str(), wanted.endpoint.as_str()), ("e-signing-key", "e"));
+    let value = signing_key(wanted.scheme, &[9; 32]);
+    let data = [(GENERATED_KEY.to_owned(), value)].into_iter().collect();
+    harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(data));
+    let plan = harness.settle();
+    assert!(plan.generate_secrets.is_empty());
+    assert_eq!(harness.secrets("e").keys[0].bytes.expose().0, [9; 32]);
+}
+
+#[test]
+fn deletions_become_drops_and_the_last_one_drops_the_tenant() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.settle();
+    let id = harness.row("e").unwrap().id;
+    harness.change(&subscription(ROUTE));
+    let plan = harness.settle();
+    assert_eq!(plan.table.drop, [RowKey::Endpoint(id)]);
+    assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(Reason::EndpointNotFound));
+    harness.change(&secret(KEY));
+    harness.settle();
+    assert!(harness.world.published.is_empty());
+}
+
+#[test]
+fn credentials_become_headers() {
+    for (auth, expected) in [
+        (
+            "auth: {type: Basic, username: ada, passwordSecretKeyRef: {name: keys, key: key}}",
+            "Basic YWRhOmZpcnN0LWtleS1maXJzdC1rZXktZmlyc3Qta2V5".to_owned(),
+        ),
+        ("auth: {type: Bearer, tokenSecretKeyRef: {name: keys, key: key}}", format!("Bearer {KEY}")),
+    ] {
+        let mut harness = Harness::of(&good(auth));
+        harness.settle();
+        let secrets = harness.secrets("e");
+        assert_eq!((secrets.headers[0].0.as_str(), secrets.headers[0].1.expose()), ("Authorization", &expected));
+    }
+}
+
+#[test]
+fn every_reason_of_delivering_is_reached() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    assert_eq!(harness.delivering(), word(Reason::NoTraffic));
+    let (id, revision) = harness.row("e").map(|row| (row.id, row.revision.clone())).unwrap();
+    harness.world.facts = vec![facts(id)];
+    assert_eq!(harness.delivering(), word(Reason::Delivering));
+    let delivery = harness.world.endpoints[0].status.clone().unwrap().delivery.unwrap();
+    assert_eq!(
+        (delivery.success.as_deref(), delivery.p95.as_deref(), delivery.pending.as_deref()),
+        (Some("100%"), Some("200ms"), Some("~10k"))
+    );
+    let failing =
+        EndpointFacts { succeeded: 0, last_outcome: Some(Outcome::Http5xx), last_status_code: Some(503), ..facts(id) };
+    harness.world.facts = vec![failing.clone()];
+    assert_eq!(harness.delivering(), word(Reason::Failing));
+    harness.world.facts = vec![EndpointFacts { gate_closed_for: Some(Duration::from_secs(9)), ..failing }];
+    assert_eq!(harness.delivering(), word(Reason::CircuitOpen));
+    for (reason, expected) in
+        [(DisableReason::Gone, Reason::Gone), (DisableReason::DisabledAfterFailures, Reason::DisabledAfterFailures)]
+    {
+        harness.world.disabled = vec![Disabled { endpoint: id, revision: revision.clone(), reason }];
+        assert_eq!(harness.delivering(), word(expected));
+        assert_eq!(harness.endpoint_condition("e", ConditionType::Ready).status, "True");
+    }
+    // The annotation asks to try again: the revision is another one.
+    let annotations = [(crds::REQUESTED_AT_ANNOTATION.to_owned(), "now".to_owned())].into_iter().collect();
+    harness.world.endpoints[0].metadata.annotations = Some(annotations);
+    assert_eq!(harness.delivering(), word(Reason::CircuitOpen));
+    harness.world.endpoints[0].spec.suspend = true;
+    assert_eq!(harness.delivering(), word(Reason::Suspended));
+    let mut harness = Harness::of(&good(""));
+    assert_eq!(harness.delivering(), word(Reason::NotRouted));
+}
+
+#[test]
+fn programmed_counts_dispatchers_until_all_have_loaded_it_once() {
+    let mut harness = Harness::of(&good(""));
+    let set = |harness: &mut Harness, running, up_to_date| {
+        harness.world.pools.insert("default".to_owned(), Pool { running, up_to_date });
+        harness.settle();
+        harness.endpoint_condition("e", ConditionType::Programmed).clone()
+    };
+    let waiting = set(&mut harness, 3, 2);
+    assert_eq!((waiting.reason, waiting.message.contains("2/3")), (word(Reason::Waiting), true));
+    assert_eq!(harness.endpoint_condition("e", ConditionType::Reconciling).reason, word(Reason::Progressing));
+    assert_eq!(set(&mut harness, 3, 3).reason, word(Reason::Programmed));
+    assert_eq!(set(&mut harness, 4, 3).reason, word(Reason::Programmed), "it stays True");
+    let at_zero = set(&mut harness, 0, 0);
+    assert_eq!((at_zero.reason, at_zero.status.as_str()), (word(Reason::PoolAtZero), "True"));
+}
+
+#[test]
+fn facts_change_at_most_once_in_their_interval() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.settle();
+    let id = harness.row("e").unwrap().id;
+    harness.world.facts = vec![facts(id)];
+    harness.settle();
+    harness.now += 10_000;
+    harness.world.facts[0].pending = 3;
+    let plan = harness.plan();
+    assert!(plan.is_empty(), "{plan:?}");
+    assert_eq!(plan.next_look_in, Some(Duration::from_secs(20)));
+    harness.now += 20_000;
+    assert_eq!(harness.plan().statuses.len(), 1);
+    harness.world.facts[0].pending = 12_000;
+    assert!(harness.plan().is_empty(), "the same when rounded");
+}
