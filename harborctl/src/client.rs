@@ -1,0 +1,173 @@
+//! The one HTTP client towards the API.
+
+use dispatcher_core::limits::{CLIENT_CONNECT_TIMEOUT, CLIENT_RESPONSE_BYTES_MAX, CLIENT_TIMEOUT};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::answer::Answer;
+use crate::exit::Failure;
+
+/// Speaks to one tenant's part of a server's API.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: Url,
+    tenant: String,
+}
+
+impl Client {
+    /// A client of the server at this URL, such as `http://127.0.0.1:7070`.
+    pub(crate) fn new(server: &Url, tenant: &str) -> Result<Self, Failure> {
+        if !matches!(server.scheme(), "http" | "https") || server.cannot_be_a_base() {
+            return Err(Failure::Local(format!(
+                "--server must be an http or https URL, not one of `{}:`",
+                server.scheme()
+            )));
+        }
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CLIENT_CONNECT_TIMEOUT)
+            .timeout(CLIENT_TIMEOUT)
+            .redirect(Policy::none());
+        if is_loopback(server) {
+            builder = builder.no_proxy();
+        }
+        let http =
+            builder.build().map_err(|error| Failure::Local(format!("no HTTP client: {}", error.without_url())))?;
+        Ok(Self { http, server: server.clone(), tenant: tenant.to_owned() })
+    }
+
+    /// The same server, another tenant.
+    pub(crate) fn for_tenant(&self, tenant: &str) -> Self {
+        Self { tenant: tenant.to_owned(), ..self.clone() }
+    }
+
+    /// Reads what stands under the tenant at a path, given by its segments.
+    pub(crate) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, Failure> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.send(Method::GET, url, None).await
+    }
+
+    /// Posts JSON to a path under the tenant, given by its segments.
+    pub(crate) async fn post(&self, path: &[&str], body: Vec<u8>) -> Result<Answer, Failure> {
+        self.send(Method::POST, self.url(path)?, Some(body)).await
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, Failure> {
+        let mut url = self.server.clone();
+        url.path_segments_mut()
+            .map_err(|()| Failure::Local("--server must be an http or https URL".to_owned()))?
+            .pop_if_empty()
+            .extend(["v1", "tenants", &self.tenant])
+            .extend(path);
+        Ok(url)
+    }
+
+    async fn send(&self, method: Method, url: Url, body: Option<Vec<u8>>) -> Result<Answer, Failure> {
+        let mut request = self.http.request(method, url);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = self.read(response).await?;
+        if status.is_success() {
+            return Answer::parse(body).ok_or_else(|| {
+                Failure::Unreachable(format!("{} does not answer as Harborhook does: not JSON", self.origin()))
+            });
+        }
+        Err(refusal(status, retry_after.as_deref(), &body))
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if body.len() + chunk.len() > CLIENT_RESPONSE_BYTES_MAX {
+                let message =
+                    format!("the answer is larger than {CLIENT_RESPONSE_BYTES_MAX} bytes: ask for fewer rows");
+                return Err(Failure::Unreachable(message));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
+        let why = if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else if error.is_connect() {
+            "nobody can be reached there".to_owned()
+        } else {
+            error.without_url().to_string()
+        };
+        Failure::Unreachable(format!(
+            "{}: {why}. Start one with `harborctl dev PATH`, or name another with --server",
+            self.origin()
+        ))
+    }
+
+    /// Scheme, host and port: what a person needs to recognise the server, without credentials.
+    fn origin(&self) -> String {
+        self.server.origin().ascii_serialization()
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+/// The failure that a problem document (RFC 9457) or any other refusal means.
+fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> Failure {
+    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut message = match (problem["title"].as_str(), problem["detail"].as_str()) {
+        (Some(title), Some(detail)) => format!("{title}: {detail}"),
+        (Some(title), None) => title.to_owned(),
+        _ => format!("the server answered {status}"),
+    };
+    if let Some(field) = problem["field"].as_str() {
+        message = format!("{message} (field {field})");
+    }
+    if let Some(seconds) = retry_after {
+        message = format!("{message}; try again in {seconds} s");
+    }
+    if status.is_client_error() { Failure::Refused(message) } else { Failure::Unreachable(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_with_its_field() {
+        let body = br#"{"title":"Invalid event","detail":"a field is wrong","field":"event_type"}"#;
+        let failure = refusal(StatusCode::UNPROCESSABLE_ENTITY, None, body);
+        assert_eq!(failure.to_string(), "Invalid event: a field is wrong (field event_type)");
+        assert!(matches!(failure, Failure::Refused(_)));
+    }
+
+    #[test]
+    fn a_failing_server_is_not_a_refusal() {
+        let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, Some("2"), b"<html>");
+        assert_eq!(failure.to_string(), "the server answered 503 Service Unavailable; try again in 2 s");
+        assert!(matches!(failure, Failure::Unreachable(_)));
+    }
+
+    #[test]
+    fn names_are_encoded_into_paths() {
+        let server = Url::parse("https://hooks.example.com/base/").unwrap();
+        let client = Client::new(&server, "a/b").unwrap();
+        let url = client.url(&["events:publish"]).unwrap();
+        assert_eq!(url.as_str(), "https://hooks.example.com/base/v1/tenants/a%2Fb/events:publish");
+    }
+}

@@ -1,0 +1,60 @@
+//! The Harborhook command line: runs everything in one process for development, and speaks to a running server.
+
+mod answer;
+mod cli;
+mod client;
+mod commands;
+mod dev;
+mod exit;
+mod input;
+mod listen;
+mod output;
+mod publish;
+mod receiver;
+mod schemes;
+mod stop;
+mod table;
+mod times;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Cli;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.output);
+    let exit = match prepare().map(|runtime| (runtime.block_on(commands::run(cli, &output)), runtime)) {
+        Ok((result, runtime)) => {
+            // What has not ended by now was asked to end and did not, or was interrupted a second time.
+            runtime.shutdown_background();
+            result
+        }
+        Err(failure) => Err(failure),
+    };
+    exit.unwrap_or_else(|failure| report(&output, &failure)).into()
+}
+
+/// One TLS provider for the whole process, the log on stderr, and the runtime.
+fn prepare() -> Result<tokio::runtime::Runtime, Failure> {
+    // An error means that a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let filter = EnvFilter::builder().with_env_var("HARBORHOOK_LOG").with_default_directive(LevelFilter::WARN.into());
+    tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(std::io::stderr).init();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Local(format!("the runtime cannot start: {error}")))
+}
+
+fn report(output: &Output, failure: &Failure) -> Exit {
+    if !failure.is_closed_pipe() {
+        output.notice(&format!("error: {failure}"));
+    }
+    failure.exit()
+}
