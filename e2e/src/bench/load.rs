@@ -1,0 +1,125 @@
+//! The two ways to load a system: as fast as it delivers, and at a fixed rate whatever it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use hyper::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::sink::Sink;
+use crate::http::Client;
+
+/// Requests in flight of a closed loop: enough to keep two cores busy.
+const CONNECTIONS: usize = 64;
+/// Events of a closed loop that have been posted and not arrived everywhere.
+const OUTSTANDING: usize = 512;
+/// How long the last arrivals of a fixed rate may take.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is loaded: where a body goes, and how often it then arrives at the sink.
+#[derive(Clone)]
+pub struct Subject {
+    /// Where requests are posted.
+    pub url: String,
+    /// Whether a payload is wrapped into a publish request of this event type, or posted as it is.
+    pub event_type: Option<&'static str>,
+    /// Arrivals of one event.
+    pub fanout: u64,
+}
+
+impl Subject {
+    fn body(&self, scheduled: Duration) -> Bytes {
+        let payload = Sink::payload(scheduled);
+        match self.event_type {
+            None => payload,
+            Some(event_type) => {
+                let mut body = format!(r#"{{"event_type":"{event_type}","payload":"#).into_bytes();
+                body.extend_from_slice(&payload);
+                body.push(b'}');
+                body.into()
+            }
+        }
+    }
+}
+
+/// Arrivals a second while as many events as the subject delivers are posted.
+pub async fn closed_loop(sink: &Sink, subject: &Subject, warm_up: Duration, measured: Duration) -> Result<f64> {
+    let permits = Arc::new(Semaphore::new(OUTSTANDING));
+    sink.close_loop(Arc::clone(&permits), subject.fanout);
+    let refused = Arc::new(AtomicU64::new(0));
+    let client = Client::default();
+    let mut posters = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (client, subject) = (client.clone(), subject.clone());
+        let (permits, refused) = (Arc::clone(&permits), Arc::clone(&refused));
+        posters.spawn(async move {
+            let body = subject.body(Duration::ZERO);
+            while let Ok(permit) = permits.acquire().await {
+                match client.post_json(&subject.url, body.clone()).await {
+                    Ok((status, _)) if status.is_success() => permit.forget(),
+                    _ => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    }
+    tokio::time::sleep(warm_up).await;
+    let (before, started) = (sink.arrivals(), Instant::now());
+    tokio::time::sleep(measured).await;
+    let (after, elapsed) = (sink.arrivals(), started.elapsed());
+    permits.close();
+    posters.join_all().await;
+    sink.open_loop();
+    sink.take_latencies();
+    match refused.load(Ordering::Relaxed) {
+        0 => Ok(count(after - before) / elapsed.as_secs_f64()),
+        refused => bail!("{refused} requests to {} were refused", subject.url),
+    }
+}
+
+/// Latencies from the scheduled time to the arrival while events are posted at a fixed rate.
+pub async fn fixed_rate(sink: &Sink, subject: &Subject, per_second: u32, measured: Duration) -> Result<Vec<Duration>> {
+    let client = Client::default();
+    let pause = Duration::from_secs(1) / per_second;
+    let events = u32::try_from(measured.as_nanos() / pause.as_nanos())?;
+    let expected = sink.arrivals() + u64::from(events) * subject.fanout;
+    sink.take_latencies();
+    let (origin, origin_in_sink) = (Instant::now(), sink.now());
+    let mut posters = JoinSet::new();
+    for number in 0..events {
+        let offset = pause * number;
+        tokio::time::sleep_until(origin + offset).await;
+        let (client, subject) = (client.clone(), subject.clone());
+        let scheduled = origin_in_sink + offset;
+        posters.spawn(async move { post(&client, &subject, scheduled).await });
+    }
+    while let Some(posted) = posters.join_next().await {
+        posted??;
+    }
+    let settled = Instant::now() + SETTLE_DEADLINE;
+    while sink.arrivals() < expected {
+        if Instant::now() > settled {
+            bail!("{} arrivals are missing after {SETTLE_DEADLINE:?}", expected - sink.arrivals());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(sink.take_latencies())
+}
+
+async fn post(client: &Client, subject: &Subject, scheduled: Duration) -> Result<()> {
+    match client.post_json(&subject.url, subject.body(scheduled)).await? {
+        (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => Ok(()),
+        (status, body) => bail!("{}: {status} {}", subject.url, String::from_utf8_lossy(&body)),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of requests is far below 2^52")]
+fn count(number: u64) -> f64 {
+    number as f64
+}

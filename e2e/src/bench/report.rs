@@ -1,0 +1,83 @@
+//! Rows of figures, each beside what the bare client made of the same work in the same run.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub row: String,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// Median over the repeats.
+    pub value: f64,
+    /// The same figure of the bare client, where it has one.
+    pub relay: Option<f64>,
+    /// Value divided by relay.
+    pub ratio: Option<f64>,
+}
+
+impl Row {
+    /// A figure with its yardstick.
+    pub fn new(row: impl Into<String>, unit: &'static str, value: f64, relay: Option<f64>) -> Self {
+        Self { row: row.into(), unit, value, relay, ratio: relay.map(|relay| value / relay) }
+    }
+}
+
+/// Writes rows as JSON, one object a line.
+pub fn write_json(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    for row in rows {
+        serde_json::to_writer(&mut *out, row)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Writes rows as a table for people.
+pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    writeln!(out, "{:<22} {:>14} {:>12} {:>12} {:>7}", "ROW", "UNIT", "VALUE", "RELAY", "RATIO")?;
+    for row in rows {
+        let relay = row.relay.map_or_else(|| "-".to_owned(), |relay| format!("{relay:.2}"));
+        let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
+        writeln!(out, "{:<22} {:>14} {:>12.2} {relay:>12} {ratio:>7}", row.row, row.unit, row.value)?;
+    }
+    Ok(())
+}
+
+/// The middle value; the lower of two.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The value that `percent` of the durations do not exceed, in milliseconds.
+pub fn percentile_milliseconds(durations: &mut [Duration], percent: usize) -> f64 {
+    durations.sort_unstable();
+    let rank = (durations.len() * percent).div_ceil(100).saturating_sub(1);
+    durations.get(rank).map_or(f64::NAN, |duration| duration.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_percentiles_are_values_that_occurred() {
+        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!((median(vec![4.0, 1.0]) - 1.0).abs() < f64::EPSILON);
+        let mut durations: Vec<_> = (1..=100).rev().map(Duration::from_millis).collect();
+        assert!((percentile_milliseconds(&mut durations, 50) - 50.0).abs() < 1e-9);
+        assert!((percentile_milliseconds(&mut durations, 99) - 99.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_row_is_one_json_object_with_the_agreed_keys() {
+        let mut out = Vec::new();
+        write_json(&mut out, &[Row::new("one_to_one", "deliveries/s", 5.0, Some(10.0))]).unwrap();
+        let expected = r#"{"row":"one_to_one","unit":"deliveries/s","value":5.0,"relay":10.0,"ratio":0.5}"#;
+        assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
+    }
+}

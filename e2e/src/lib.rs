@@ -1,0 +1,6 @@
+//! What the tests of the whole and the benchmark share.
+
+pub mod bench;
+pub mod http;
+pub mod payloads;
+pub mod process;

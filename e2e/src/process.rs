@@ -1,0 +1,85 @@
+//! The real `harborctl` binary as a child process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How long a process may take to do what a test waits for.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Path of the `harborctl` binary, built on first use with the profile of the caller.
+pub fn harborctl() -> Result<&'static Path> {
+    static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build() -> Result<PathBuf> {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--package", "harborctl", "--message-format", "json"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("harborctl does not build");
+    }
+    let messages =
+        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let executable = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    executable.context("cargo named no executable")
+}
+
+/// A running `harborctl dev … --output json`. It is killed when dropped.
+pub struct Dev {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Where its API listens.
+    pub address: SocketAddr,
+}
+
+impl Dev {
+    /// Starts it on a folder, with its data in `data`, on a free port, and waits until it listens.
+    pub async fn start(folder: &Path, data: &Path) -> Result<Self> {
+        let mut child = Command::new(harborctl()?)
+            .arg("dev")
+            .arg(folder)
+            .arg("--data")
+            .arg(data)
+            .args(["--listen", "127.0.0.1:0", "--output", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().context("its output is piped")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first =
+            tokio::time::timeout(DEADLINE, lines.next_line()).await.context("harborctl dev never listened")??;
+        let first: Value = serde_json::from_str(&first.context("harborctl dev ended before it listened")?)?;
+        let address = first["address"].as_str().with_context(|| format!("not a listening line: {first}"))?.parse()?;
+        Ok(Self { child, lines, address })
+    }
+
+    /// The next line that it prints, or `None` once it has ended.
+    pub async fn next_line(&mut self) -> Result<Option<Value>> {
+        let line = tokio::time::timeout(DEADLINE, self.lines.next_line()).await.context("no line in time")??;
+        line.map(|line| serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))).transpose()
+    }
+
+    /// SIGKILL, at once, and waits until it is gone.
+    pub async fn kill(mut self) -> Result<()> {
+        self.child.kill().await.context("the process could not be killed")
+    }
+
+    /// URL of a path of its API.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
