@@ -1,0 +1,117 @@
+//! Real PostgreSQL and RabbitMQ servers for tests.
+//!
+//! A test asks for a [`database`] or a [`vhost`] of its own. They live on the servers that the environment names; where
+//! it names none, on private servers that the tests of one process share and that end with them:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `HARBORHOOK_TEST_DATABASE_URL` | PostgreSQL server: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, a user that may create databases |
+//! | `HARBORHOOK_TEST_AMQP_URL` | RabbitMQ server: `amqp://USER:PASSWORD@HOST:PORT/`, a user with the tag `administrator` |
+//! | `HARBORHOOK_TEST_RABBITMQ_MANAGEMENT_URL` | its management plugin, `http://USER:PASSWORD@HOST:PORT`; without it, port 15672 of the same host |
+//! | `HARBORHOOK_REQUIRE_SERVERS` | `1`: a machine that has no servers and cannot start any is an error, not a reason to skip |
+//!
+//! `testbed run COMMAND…` starts one pair for a whole test run and names it to the command in these variables. A test
+//! that kills servers takes a private one with [`postgres`] or [`rabbitmq`].
+//!
+//! Private servers need Linux, root, and Debian's `mmdebstrap` once. Where that is missing every function here says so on
+//! the standard error stream and returns `None`; the test then returns early.
+
+mod environment;
+mod postgres;
+mod rabbitmq;
+mod root;
+mod service;
+
+use std::io::Write;
+use std::sync::{Arc, Weak};
+
+use anyhow::{Result, bail};
+use tokio::sync::Mutex;
+
+pub use environment::{AMQP_URL, DATABASE_URL, Environment, MANAGEMENT_URL, REQUIRE_SERVERS};
+pub use postgres::{PostgresServer, TestDatabase};
+pub use rabbitmq::{RabbitServer, TestVhost};
+pub use root::{RELEASE, Release};
+
+use root::Root;
+
+/// An empty database of the caller's own, dropped with the value.
+pub async fn database() -> Result<Option<TestDatabase>> {
+    static SHARED: Mutex<Weak<PostgresServer>> = Mutex::const_new(Weak::new());
+    if let Some(url) = Environment::read()?.database_url {
+        return TestDatabase::create(&url).await.map(Some);
+    }
+    let mut shared = SHARED.lock().await;
+    let server = match shared.upgrade() {
+        Some(server) => server,
+        None => match postgres(&[]).await? {
+            Some(server) => Arc::new(server),
+            None => return Ok(None),
+        },
+    };
+    *shared = Arc::downgrade(&server);
+    drop(shared);
+    let database = TestDatabase::create(server.url()).await?;
+    Ok(Some(database.keeping(server)))
+}
+
+/// An empty vhost of the caller's own, deleted with the value.
+pub async fn vhost() -> Result<Option<TestVhost>> {
+    static SHARED: Mutex<Weak<RabbitServer>> = Mutex::const_new(Weak::new());
+    let environment = Environment::read()?;
+    if let Some(url) = &environment.amqp_url {
+        return TestVhost::create(url, &environment.management_url_of(url)?).await.map(Some);
+    }
+    let mut shared = SHARED.lock().await;
+    let server = match shared.upgrade() {
+        Some(server) => server,
+        None => match rabbitmq(&[]).await? {
+            Some(server) => Arc::new(server),
+            None => return Ok(None),
+        },
+    };
+    *shared = Arc::downgrade(&server);
+    drop(shared);
+    let vhost = TestVhost::create(server.url(), server.management_url()).await?;
+    Ok(Some(vhost.keeping(server)))
+}
+
+/// A private PostgreSQL server for one caller, whatever the environment names. `settings` are lines of
+/// `postgresql.conf`, such as `("max_connections", "20")`.
+pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
+    match root_or_skip("PostgreSQL").await? {
+        Some(root) => PostgresServer::start(&root, settings).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A private RabbitMQ server for one caller, whatever the environment names. `settings` are lines of `rabbitmq.conf`,
+/// such as `("vm_memory_high_watermark.absolute", "200MB")`.
+pub async fn rabbitmq(settings: &[(&str, &str)]) -> Result<Option<RabbitServer>> {
+    match root_or_skip("RabbitMQ").await? {
+        Some(root) => RabbitServer::start(&root, settings).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn root_or_skip(server: &str) -> Result<Option<Root>> {
+    let environment = Environment::read()?;
+    let required = environment.require_servers;
+    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&environment)).await??;
+    match prepared {
+        Ok(root) => Ok(Some(root)),
+        Err(missing) if required => {
+            bail!("{REQUIRE_SERVERS} is set, but no private {server} server can be started: {missing}")
+        }
+        Err(missing) => {
+            announce(&format!("skipped: no private {server} server can be started: {missing}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Writes a line to the real standard error stream; the print macros would be captured by the test that passes.
+pub(crate) fn announce(line: &str) {
+    // Nothing is left to tell it to when the stream is closed.
+    let _ = writeln!(std::io::stderr(), "testbed: {line}");
+}
