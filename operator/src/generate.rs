@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crds::limits::OBJECT_NAME_LENGTH_MAX;
 use dispatcher_core::redacted::Redacted;
+use dispatcher_core::sign::{KeyError, parse_key};
 use dispatcher_core::table::SigningScheme;
 use sha2::{Digest, Sha256};
 
@@ -34,10 +35,15 @@ pub fn signing_key(scheme: SigningScheme, random: &[u8; 32]) -> Redacted<Vec<u8>
     Redacted::new(value)
 }
 
+/// Whether a Secret's value is a key of the kind that the scheme does not take, as it is after the scheme was changed.
+pub(crate) fn is_of_other_kind(value: &[u8], scheme: SigningScheme) -> bool {
+    let fit = parse_key(value).and_then(|key| key.for_scheme(scheme));
+    matches!(fit, Err(KeyError::PrivateKeyForHmac | KeyError::SharedKeyForEd25519))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dispatcher_core::sign::parse_key;
 
     #[test]
     fn every_endpoint_has_a_secret_name_of_its_own() {
@@ -50,7 +56,8 @@ mod tests {
     #[test]
     fn a_generated_key_is_read_back() {
         for scheme in [SigningScheme::StandardWebhooks, SigningScheme::StandardWebhooksEd25519] {
-            assert_eq!(parse_key(signing_key(scheme, &[7; 32]).expose()).unwrap().expose().0, [7; 32]);
+            let key = parse_key(signing_key(scheme, &[7; 32]).expose()).unwrap();
+            assert_eq!(key.for_scheme(scheme).unwrap().expose().0, [7; 32]);
         }
     }
 }

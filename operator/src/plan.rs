@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crds::endpoint::EndpointStatus;
 use crds::subscription::SubscriptionStatus;
-use crds::{Endpoint, Kind, Subscription};
+use crds::{Endpoint, Kind};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TenantRow};
 
+use self::subscription::PlannedSubscription;
 use crate::validate::Problem;
 use crate::world::World;
 
@@ -107,8 +108,8 @@ struct Planned<'a, Resource, Row> {
     problems: Vec<Problem>,
     /// Whether the row is what this generation says, and not what an earlier one said.
     is_current: bool,
-    /// What holds while it is not.
-    last_good: &'static str,
+    /// What holds until its problems are gone, in words for its owner.
+    meanwhile: Option<&'static str>,
 }
 
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
@@ -139,7 +140,7 @@ pub fn plan(world: &World, context: &PlanContext<'_>, now_unix_ms: u64) -> Plan 
         .collect();
     let routed: BTreeSet<EndpointId> = subscriptions
         .iter()
-        .filter_map(|(_, planned)| planned.row.as_ref())
+        .filter_map(|(_, subscription)| subscription.planned.row.as_ref())
         .flat_map(|row| row.endpoints.iter().copied())
         .collect();
 
@@ -161,9 +162,10 @@ pub fn plan(world: &World, context: &PlanContext<'_>, now_unix_ms: u64) -> Plan 
             want(tenant, namespace, planned.planned.row.map(|row| Row::Endpoint(Box::new(row))));
         }
     }
-    for (tenant, planned) in subscriptions {
-        statuses.subscription(&planned);
-        want(tenant, planned.namespace, planned.planned_row());
+    for (tenant, subscription) in subscriptions {
+        let PlannedSubscription { planned, endpoints_count } = subscription;
+        statuses.subscription(&planned, endpoints_count);
+        want(tenant, planned.namespace, planned.row.map(Row::Subscription));
     }
     plan.table = difference(&world.published, wanted);
     plan.look_in(statuses.next_look_in);
@@ -188,12 +190,6 @@ impl<'a> Published<'a> {
             }
         }
         published
-    }
-}
-
-impl Planned<'_, Subscription, SubscriptionRow> {
-    fn planned_row(self) -> Option<Row> {
-        self.row.map(Row::Subscription)
     }
 }
 

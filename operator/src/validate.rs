@@ -6,7 +6,6 @@ mod subscription;
 
 use crds::condition::Reason;
 
-pub(crate) use endpoint::fits as endpoint_key_fits;
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
 pub use subscription::{Resolution, ValidatedSubscription, resolve, validate_subscription};
 

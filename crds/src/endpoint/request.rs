@@ -49,8 +49,8 @@ pub struct Signing {
     /// The form of the signature. Default: `StandardWebhooks`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<SigningScheme>,
-    /// The key. A value that begins with `whsec_` (or `whsk_` for `StandardWebhooksEd25519`) is base64 after the prefix;
-    /// anything else is the key itself. Default: the controller makes a Secret that belongs to the endpoint.
+    /// The key. For `StandardWebhooksEd25519` a private key: `whsk_` and base64. Else a key that the receiver holds too:
+    /// `whsec_` and base64, or the key itself. Default: the controller makes a Secret that belongs to the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,
     /// Seconds for which the previous key goes on signing beside a new one. Default: 86400.
@@ -87,7 +87,7 @@ pub struct Header {
             .message("must be a header name: letters, digits and !#$%&*+-.^_`|~"),
         validation = Rule::new("!(self.lowerAscii() in ['host', 'content-length', 'content-type', 'content-encoding', \
             'transfer-encoding', 'connection', 'keep-alive', 'te', 'trailer', 'upgrade', 'expect', 'date', 'stripe-signature', \
-            'x-hub-signature', 'x-hub-signature-256', 'x-trace-id'])")
+            'x-hub-signature', 'x-hub-signature-256', 'x-github-delivery', 'x-trace-id'])")
             .message("is reserved: it is set by HTTP itself or by the signature"),
         validation = Rule::new("!['webhook-', 'ce-', 'proxy-', 'x-harborhook-'].exists(prefix, self.lowerAscii().startsWith(prefix))")
             .message("begins with a reserved prefix: webhook-, ce-, proxy- or x-harborhook-")

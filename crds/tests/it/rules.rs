@@ -354,6 +354,7 @@ fn every_reserved_header_is_refused_in_any_case() {
         "X-HarborHook-Signature",
         "X-Trace-Id",
         "X-Hub-Signature-256",
+        "X-GitHub-Delivery",
         "Stripe-Signature",
     ] {
         let found = problems(&object(Kind::Endpoint, &json!({"headers": [{"name": name, "value": "1"}]})));

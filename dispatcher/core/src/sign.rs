@@ -19,7 +19,7 @@ use sha2::Sha256;
 use crate::limits::SIGNING_KEYS_MAX;
 use crate::table::{SigningKey, SigningScheme};
 
-pub use keys::{KeyError, VerifyingKey, parse_key, public_key};
+pub use keys::{KeyError, KeyKind, ParsedKey, VerifyingKey, parse_key, public_key};
 pub use verify::{VerifyError, verify};
 
 /// Carries the message's identity in every scheme.

@@ -10,15 +10,15 @@ use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, Signin
 use sha2::{Digest, Sha256};
 
 use super::{GenerateSecret, PlanContext, Planned, Published};
-use crate::validate::{ValidatedEndpoint, endpoint_key_fits, validate_endpoint};
-use crate::world::World;
+use crate::validate::{ValidatedEndpoint, validate_endpoint};
+use crate::world::{SecretState, World};
 use crate::{effective, generate};
 
 /// Bytes of a revision's digest that are kept: enough to tell changes of one endpoint apart.
 const REVISION_BYTES: usize = 8;
 
 /// What holds while an endpoint is invalid.
-const LAST_GOOD: &str = "deliveries wait until it is valid again";
+const HELD: &str = "deliveries wait until it is valid again";
 
 /// A planned endpoint.
 pub(super) struct PlannedEndpoint<'a> {
@@ -55,6 +55,7 @@ pub(super) fn plan_endpoint<'a>(
         }
     };
     let (row, retires_in) = row.unzip();
+    let has_row = row.is_some();
     PlannedEndpoint {
         retires_in: retires_in.flatten(),
         generate: secret_to_make(resource, namespace, name, world),
@@ -65,22 +66,31 @@ pub(super) fn plan_endpoint<'a>(
             is_published: row.as_ref() == previous,
             row,
             problems,
-            last_good: LAST_GOOD,
+            meanwhile: (!is_current && has_row).then_some(HELD),
             is_current,
         },
     }
 }
 
+/// The Secret of an endpoint that names none, if it is not there, or if it was made for a scheme of the other kind.
 fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &World) -> Option<GenerateSecret> {
     if resource.spec.signing.as_ref().is_some_and(|signing| signing.secret_key_ref.is_some()) {
         return None;
     }
     let secret_name = generate::secret_name(name);
-    world.secrets.get(namespace, &secret_name).is_none().then(|| GenerateSecret {
+    let scheme = effective::signing_scheme(&resource.spec);
+    let is_wanted = match world.secrets.get(namespace, &secret_name) {
+        None => true,
+        Some(SecretState::Forbidden) => false,
+        Some(SecretState::Present(data)) => {
+            data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))
+        }
+    };
+    is_wanted.then(|| GenerateSecret {
         namespace: namespace.to_owned(),
         name: secret_name,
         endpoint: name.to_owned(),
-        scheme: effective::signing_scheme(&resource.spec),
+        scheme,
     })
 }
 
@@ -102,7 +112,7 @@ fn row_of(
     {
         let overlap_ms = effective::rotation_overlap_ms(&resource.spec);
         let retiring = retiring_keys(&secrets.keys, old.keys, now_unix_ms, now_unix_ms.saturating_add(overlap_ms));
-        secrets.keys.extend(retiring.into_iter().filter(|key| endpoint_key_fits(key, policy.signing_scheme)));
+        secrets.keys.extend(retiring);
         secrets.keys.truncate(SIGNING_KEYS_MAX);
     }
     let retires_at = secrets.keys.iter().filter_map(|key| key.retires_at_unix_ms).min();

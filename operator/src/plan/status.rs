@@ -70,7 +70,11 @@ impl<'a> Statuses<'a> {
         }
     }
 
-    pub(super) fn subscription(&mut self, planned: &Planned<'_, Subscription, SubscriptionRow>) {
+    pub(super) fn subscription(
+        &mut self,
+        planned: &Planned<'_, Subscription, SubscriptionRow>,
+        endpoints_count: usize,
+    ) {
         let present = planned.resource.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
         let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
@@ -82,7 +86,6 @@ impl<'a> Statuses<'a> {
         });
         let programmed = programmed(planned, all, previous, generation);
         set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
-        let endpoints_count = planned.row.as_ref().map_or(0, |row| row.endpoints.len());
         let status = SubscriptionStatus {
             observed_generation: Some(generation),
             conditions: conditions.finish(),
@@ -122,7 +125,9 @@ impl<'a> Statuses<'a> {
         }
         let facts = self.facts.get(&id);
         match facts {
-            Some(facts) if facts.attempts > 0 || facts.gate_closed_for.is_some() => judge(facts),
+            Some(facts) if facts.attempts > 0 || facts.gate_closed_for.is_some() => {
+                judge(facts, row.policy.rate_limit.is_some())
+            }
             _ if !routed => (Unknown, Reason::NotRouted, "No subscription names this endpoint".to_owned()),
             _ => (Unknown, Reason::NoTraffic, "Nothing was sent lately".to_owned()),
         }
@@ -158,12 +163,14 @@ impl<'a> Statuses<'a> {
 }
 
 /// How deliveries go, from what the attempts of the window did.
-fn judge(facts: &EndpointFacts) -> Verdict {
+///
+/// The gate of a rate-limited endpoint closes for its rate too, and does not say for what: that it is closed tells nothing.
+fn judge(facts: &EndpointFacts, is_rate_limited: bool) -> Verdict {
     use ConditionStatus::{False, True};
     let last = facts.last_outcome.map_or("nothing", Outcome::as_str);
     let last_failed = facts.last_outcome.is_some_and(|outcome| outcome != Outcome::Delivered);
-    if last_failed && facts.gate_closed_for.is_some() {
-        return (False, Reason::CircuitOpen, format!("Attempts pause; the last one ended with {last}"));
+    if last_failed && facts.gate_closed_for.is_some() && !is_rate_limited {
+        return (False, Reason::CircuitOpen, format!("Attempts pause after failures; the last one ended with {last}"));
     }
     let most_failed = facts.succeeded.saturating_mul(2) < facts.attempts;
     if last_failed && most_failed {
@@ -228,8 +235,8 @@ fn set_common<Resource, Row>(
         }
         Some(first) => {
             let mut message = describe_all(&planned.problems);
-            if planned.row.is_some() && !planned.is_current {
-                message = format!("{message}; {}", planned.last_good);
+            if let Some(meanwhile) = planned.meanwhile {
+                message = format!("{message}; {meanwhile}");
             }
             conditions.set(ConditionType::Ready, False, first.reason, message.clone());
             if is_terminal(first) {

@@ -1,9 +1,10 @@
 //! The rows of subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crds::condition::Reason;
 use crds::{Endpoint, Subscription};
-use dispatcher_core::id::{SubscriptionId, TenantId};
+use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::table::SubscriptionRow;
 
 use super::{Planned, Published};
@@ -12,13 +13,23 @@ use crate::validate::validate_subscription;
 /// What holds while a subscription is invalid.
 const LAST_GOOD: &str = "the last good route stays";
 
+/// What holds while there is no endpoint to deliver to.
+const NOT_DELIVERED: &str = "events that come now are not delivered";
+
+/// A planned subscription.
+pub(super) struct PlannedSubscription<'a> {
+    pub(super) planned: Planned<'a, Subscription, SubscriptionRow>,
+    /// Endpoints on its route that exist.
+    pub(super) endpoints_count: usize,
+}
+
 /// Plans one subscription: the row that it deserves, or, while it is invalid, the last one. `suspend` always counts.
 pub(super) fn plan_subscription<'a>(
     resource: &'a Subscription,
     (tenant, namespace, name): (TenantId, &'a str, &'a str),
     endpoints: &BTreeMap<&str, &Endpoint>,
     published: &Published<'_>,
-) -> Planned<'a, Subscription, SubscriptionRow> {
+) -> PlannedSubscription<'a> {
     let id = SubscriptionId::derive(tenant, name);
     let previous = published.subscriptions.get(&id).copied();
     let spec = &resource.spec;
@@ -42,14 +53,25 @@ pub(super) fn plan_subscription<'a>(
             (previous.map(|previous| SubscriptionRow { suspended: spec.suspend, ..previous.clone() }), problems)
         }
     };
-    Planned {
+    // The last good route may name an endpoint that was deleted.
+    let present: BTreeSet<EndpointId> = endpoints.keys().map(|name| EndpointId::derive(tenant, name)).collect();
+    let route = row.as_ref().map_or(&[][..], |row| &row.endpoints);
+    let endpoints_count = route.iter().filter(|id| present.contains(id)).count();
+    let is_missing = problems.iter().any(|problem| problem.reason == Reason::EndpointNotFound);
+    let meanwhile = if is_missing && endpoints_count == 0 {
+        Some(NOT_DELIVERED)
+    } else {
+        (!is_current && row.is_some()).then_some(LAST_GOOD)
+    };
+    let planned = Planned {
         resource,
         namespace,
         name,
         is_published: row.as_ref() == previous,
         row,
         problems,
-        last_good: LAST_GOOD,
+        meanwhile,
         is_current,
-    }
+    };
+    PlannedSubscription { planned, endpoints_count }
 }

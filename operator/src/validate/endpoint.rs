@@ -5,7 +5,7 @@ use crds::endpoint::Endpoint;
 use crds::limits::URL_LENGTH_MAX;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::redacted::Redacted;
-use dispatcher_core::sign::{KeyError, parse_key, public_key};
+use dispatcher_core::sign::{KeyError, parse_key};
 use dispatcher_core::table::{DeliveryPolicy, EndpointSecrets, SigningKey, SigningScheme};
 use url::Url;
 
@@ -61,15 +61,6 @@ pub fn validate_endpoint(
     }
 }
 
-/// Whether a key can sign in a scheme.
-pub(crate) fn fits(key: &SigningKey, scheme: SigningScheme) -> bool {
-    check_fit(key, scheme).is_ok()
-}
-
-fn check_fit(key: &SigningKey, scheme: SigningScheme) -> Result<(), KeyError> {
-    if scheme == SigningScheme::StandardWebhooksEd25519 { public_key(key).map(drop) } else { Ok(()) }
-}
-
 fn url_of(endpoint: &Endpoint, namespace: &str, world: &World, addresses: &AddressPolicy) -> Result<Url, Problem> {
     let spec = &endpoint.spec;
     let (field, reason, text) = match (&spec.url, &spec.url_from) {
@@ -117,13 +108,19 @@ fn signing_key(
         (&generated, "spec.signing")
     };
     let value = secret_value(&world.secrets, namespace, reference, field)?;
+    if named.is_none() && generate::is_of_other_kind(value.expose(), scheme) {
+        let message = format!(
+            "the signing key in Secret {} is of another kind: one of the scheme's is being made",
+            reference.name
+        );
+        return Err(Problem::new(Reason::Pending, field, message));
+    }
     let unusable = |error: KeyError| {
-        let message = format!("the value of {} in Secret {} is no key: {error}", reference.key, reference.name);
+        let message = format!("the value of {} in Secret {} cannot sign here: {error}", reference.key, reference.name);
         Problem::new(Reason::SecretKeyMissing, field, message)
     };
-    let key = SigningKey { bytes: parse_key(value.expose()).map_err(unusable)?, retires_at_unix_ms: None };
-    check_fit(&key, scheme).map_err(unusable)?;
-    Ok(key)
+    let bytes = parse_key(value.expose()).and_then(|key| key.for_scheme(scheme)).map_err(unusable)?;
+    Ok(SigningKey { bytes, retires_at_unix_ms: None })
 }
 
 /// Host, and the port if it is not the scheme's own.

@@ -1,5 +1,6 @@
 //! YAML documents as values that know their lines.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use dispatcher_core::limits::{RESOURCE_DEPTH_MAX, RESOURCE_NODES_MAX};
@@ -161,6 +162,27 @@ impl Node {
         line
     }
 
+    /// Adds the lines of all that it holds, by the paths that [`Node::line_of`] takes; `path` is its own.
+    pub(super) fn gather_lines(&self, path: &str, lines: &mut BTreeMap<String, usize>) {
+        match &self.content {
+            Content::Scalar(_) => {}
+            Content::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    item.gather_lines(&path, lines);
+                    lines.insert(path, item.line);
+                }
+            }
+            Content::Map(fields) => {
+                for (name, line, node) in fields {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    node.gather_lines(&path, lines);
+                    lines.insert(path, *line);
+                }
+            }
+        }
+    }
+
     fn shift(&mut self, lines: usize) {
         self.line += lines;
         match &mut self.content {
@@ -190,7 +212,12 @@ fn next_step(path: &str) -> (&str, bool, &str) {
 
 /// What is wrong, on one line and without the position, which is the document's and not the file's.
 fn message_of(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+    let error = error.without_snippet();
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = error {
+        let key = key.as_deref().map_or_else(|| "a key".to_owned(), |key| format!("the key {key}"));
+        return format!("{key} stands there twice; is a `---` missing between two objects?");
+    }
+    let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
     let text = text.split(" at line ").next().unwrap_or_default();
     format!("is not valid YAML: {}", text.strip_prefix("error: ").unwrap_or(text))
@@ -329,6 +356,13 @@ mod tests {
             assert_eq!(error.line, Some(line), "{text:?}: {}", error.message);
             assert!(!error.message.contains("line ") && !error.message.contains('\n'), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_told_without_the_librarys_advice() {
+        let error = parse("kind: Endpoint\nspec: {}\nkind: Subscription\n").err().unwrap();
+        let message = "the key kind stands there twice; is a `---` missing between two objects?";
+        assert_eq!((error.line, error.message.as_str()), (Some(3), message));
     }
 
     #[test]

@@ -64,6 +64,23 @@ pub struct Located {
     pub line: usize,
     /// Document of its file, from 1.
     pub document: usize,
+    /// Lines of its fields by their paths, for example `spec.headers[0].name`; only of Endpoints and Subscriptions, whose
+    /// statuses name fields.
+    pub field_lines: BTreeMap<String, usize>,
+}
+
+impl Located {
+    /// Line of a field such as `spec.filter`; of the nearest one above if it is not there.
+    pub fn line_of(&self, field: &str) -> usize {
+        let mut path = field;
+        loop {
+            match (self.field_lines.get(path), path.rfind(['.', '['])) {
+                (Some(line), _) => return *line,
+                (None, Some(end)) => path = &path[..end],
+                (None, None) => return self.line,
+            }
+        }
+    }
 }
 
 /// An object of a kind that is not for us.
@@ -247,7 +264,11 @@ impl Reader {
             return self.problem(object, None, message);
         }
         self.seen.insert(key.clone(), line);
-        self.loaded.objects.push(Located { key, resource, line, document: object.document });
+        let mut field_lines = BTreeMap::new();
+        if matches!(resource, Resource::Endpoint(_) | Resource::Subscription(_)) {
+            object.node.gather_lines("", &mut field_lines);
+        }
+        self.loaded.objects.push(Located { key, resource, line, document: object.document, field_lines });
     }
 
     fn problem(&mut self, object: &Object<'_>, field: Option<&str>, message: impl Into<String>) {

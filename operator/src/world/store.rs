@@ -52,6 +52,18 @@ impl FileStore {
         self.files.values().flat_map(|file| &file.skipped)
     }
 
+    /// Whether a file is there.
+    pub fn has_file(&self, file: &str) -> bool {
+        self.files.contains_key(file)
+    }
+
+    /// The file and the place in it of the object that counts.
+    pub fn find(&self, key: &ObjectKey) -> Option<(&str, &Located)> {
+        let file = self.owners.get(key)?;
+        let object = self.files.get(file)?.objects.iter().find(|object| object.key == *key)?;
+        Some((file, object))
+    }
+
     /// The resources as a world in which nothing is published and nothing is known.
     pub fn world(&self) -> World {
         let mut world = World::default();

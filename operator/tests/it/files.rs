@@ -7,7 +7,7 @@ use std::path::Path;
 use dispatcher_core::limits::{RESOURCE_DOCUMENTS_MAX, RESOURCE_FILE_BYTES_MAX};
 use operator::world::SecretState;
 use operator::world::files::{load_path, load_stream};
-use operator::world::resource::read_text;
+use operator::world::resource::{ObjectKey, read_text};
 use operator::world::store::FileStore;
 
 use crate::fixtures::{endpoint, good, subscription};
@@ -87,6 +87,30 @@ fn a_duplicate_names_both_places() {
     assert_eq!(problems.len(), 1);
     assert!(problems[0].file.ends_with("a.yaml") && problems[0].message.contains("b.yaml:2"), "{}", problems[0]);
     assert_eq!(store.world().endpoints[0].spec.url.as_deref(), Some("https://example.com/"));
+}
+
+#[test]
+fn an_object_is_found_at_its_place_and_its_fields_on_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &format!("# first\n{}", named("x")));
+    let mut store = FileStore::default();
+    assert!(store.update(load_path(folder.path())).is_empty());
+    let key = ObjectKey { kind: "Endpoint", namespace: "shop".into(), name: "x".into() };
+    let (file, object) = store.find(&key).unwrap();
+    assert!(file.ends_with("a.yaml") && store.has_file(file), "{file}");
+    let text = std::fs::read_to_string(file).unwrap();
+    let line = |start: &str| 1 + text.lines().position(|line| line.trim_start().starts_with(start)).unwrap();
+    for (field, expected) in [
+        ("spec.url", line("url")),
+        ("spec", line("spec")),
+        ("spec.headers[0].name", line("spec")),
+        ("", object.line),
+        ("status.absent", object.line),
+    ] {
+        assert_eq!(object.line_of(field), expected, "{field}: {text}");
+    }
+    assert!(store.find(&ObjectKey { name: "y".into(), ..key }).is_none());
+    assert!(!store.has_file("b.yaml"));
 }
 
 #[test]

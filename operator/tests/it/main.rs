@@ -1,6 +1,7 @@
 //! The control plane from outside.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod agreement;
 mod apply;
 mod files;
 mod fixtures;

@@ -8,7 +8,7 @@ use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::table::{EndpointState, RowKey};
 use operator::generate::{GENERATED_KEY, secret_name, signing_key};
-use operator::world::{Pool, SecretState};
+use operator::world::{Pool, SecretData, SecretState};
 
 use crate::fixtures::{Harness, KEY, NOW, SIGNING, endpoint, good, secret, subscription, word};
 
@@ -118,7 +118,9 @@ fn an_endpoint_that_becomes_invalid_is_held_and_comes_back() {
     let held = harness.row("e").unwrap();
     assert_eq!(held.state, EndpointState::Held { reason: word(Reason::AddressBlocked) });
     assert_eq!((&held.sealed, &held.revision), (&before.sealed, &before.revision));
-    assert_eq!(harness.endpoint_condition("e", ConditionType::Delivering).status, "False");
+    let delivering = harness.endpoint_condition("e", ConditionType::Delivering);
+    assert_eq!((delivering.status.as_str(), &delivering.reason), ("False", &word(Reason::Suspended)));
+    assert!(delivering.message.contains("until the endpoint is valid again"), "{}", delivering.message);
     assert_eq!(harness.endpoint_condition("e", ConditionType::Programmed).reason, word(Reason::Waiting));
     harness.change(&good(""));
     assert_eq!(harness.ready(), word(Reason::Programmed));
@@ -161,6 +163,27 @@ fn a_subscription_that_becomes_invalid_keeps_its_last_good_route_and_says_so() {
 }
 
 #[test]
+fn a_subscription_to_a_deleted_endpoint_counts_none_and_says_that_nothing_is_delivered() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.settle();
+    let count = |harness: &Harness| harness.world.subscriptions[0].status.as_ref().unwrap().endpoints;
+    assert_eq!(count(&harness), Some(1));
+
+    // Another name in the spec: the last good route still leads to an endpoint.
+    harness.change(&format!("{}{}", good(""), subscription(&ROUTE.replace("name: e", "name: absent"))));
+    harness.settle();
+    assert_eq!(count(&harness), Some(1));
+    assert!(harness.subscription_condition("s", ConditionType::Ready).message.contains("last good route"));
+
+    harness.change(&format!("{}{}", secret(KEY), subscription(ROUTE)));
+    harness.settle();
+    assert_eq!(count(&harness), Some(0));
+    let ready = harness.subscription_condition("s", ConditionType::Ready);
+    assert_eq!(ready.reason, word(Reason::EndpointNotFound));
+    assert!(ready.message.contains("are not delivered") && !ready.message.contains("last good"), "{}", ready.message);
+}
+
+#[test]
 fn a_selector_that_matches_nothing_any_more_takes_effect() {
     let selector = "endpointSelector: {matchLabels: {team: a}}\neventTypes: ['**']";
     let mut harness = Harness::of(&format!("{}{}", good(""), subscription(selector)));
@@ -169,6 +192,7 @@ fn a_selector_that_matches_nothing_any_more_takes_effect() {
     harness.change(&format!("{}{}", good("").replace("team: a", "team: b"), subscription(selector)));
     harness.settle();
     assert!(harness.route("s").unwrap().endpoints.is_empty());
+    assert!(harness.subscription_condition("s", ConditionType::Ready).message.contains("are not delivered"));
 }
 
 #[test]
@@ -214,6 +238,58 @@ fn an_endpoint_without_a_key_waits_for_one_that_is_made() {
     let plan = harness.settle();
     assert!(plan.generate_secrets.is_empty());
     assert_eq!(harness.secrets("e").keys[0].bytes.expose().0, [9; 32]);
+}
+
+#[test]
+fn a_key_of_the_other_kind_is_refused() {
+    let encoded = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    for (scheme, prefix, reason, word_of_message) in [
+        ("StandardWebhooks", "whsec_", Reason::Programmed, ""),
+        ("StandardWebhooks", "whsk_", Reason::SecretKeyMissing, "private key"),
+        ("HarborHook", "whsk_", Reason::SecretKeyMissing, "private key"),
+        ("GitHub", "whsk_", Reason::SecretKeyMissing, "private key"),
+        ("Stripe", "whsk_", Reason::SecretKeyMissing, "private key"),
+        ("StandardWebhooksEd25519", "whsk_", Reason::Programmed, ""),
+        ("StandardWebhooksEd25519", "whsec_", Reason::SecretKeyMissing, "whsk_"),
+    ] {
+        let text = good("").replace(KEY, &format!("{prefix}{encoded}"));
+        let mut harness = Harness::of(&text.replace("signing: {", &format!("signing: {{scheme: {scheme}, ")));
+        assert_eq!(harness.ready(), word(reason), "{scheme} {prefix}");
+        let message = &harness.endpoint_condition("e", ConditionType::Ready).message;
+        assert!(message.contains(word_of_message) && !message.contains(encoded), "{message}");
+    }
+    // 32 bytes of text could be a seed, but nothing says that receivers do not know them.
+    let text = good("").replace(KEY, &"k".repeat(32));
+    let mut harness = Harness::of(&text.replace("signing: {", "signing: {scheme: StandardWebhooksEd25519, "));
+    assert_eq!(harness.ready(), word(Reason::SecretKeyMissing));
+}
+
+#[test]
+fn a_generated_key_is_made_anew_when_the_scheme_takes_another_kind() {
+    let with_scheme = |scheme: &str| endpoint(&format!("url: https://example.com/\nsigning: {{scheme: {scheme}}}"));
+    let make = |harness: &mut Harness, byte: u8| {
+        let plan = harness.settle();
+        let [wanted] = &plan.generate_secrets[..] else { panic!("one Secret is wanted: {plan:?}") };
+        assert_eq!(harness.endpoint_condition("e", ConditionType::Ready).reason, word(Reason::Pending));
+        let data =
+            [(GENERATED_KEY.to_owned(), signing_key(wanted.scheme, &[byte; 32]))].into_iter().collect::<SecretData>();
+        harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(data.clone()));
+        assert_eq!(harness.ready(), word(Reason::Programmed));
+        assert!(harness.plan().generate_secrets.is_empty());
+        data
+    };
+    let mut harness = Harness::of(&with_scheme("StandardWebhooks"));
+    let shared = make(&mut harness, 1);
+    harness.change(&with_scheme("GitHub"));
+    harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(shared.clone()));
+    assert!(harness.settle().generate_secrets.is_empty(), "the kind is the same");
+
+    harness.change(&with_scheme("StandardWebhooksEd25519"));
+    harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(shared));
+    make(&mut harness, 2);
+    let secrets = harness.secrets("e");
+    assert_eq!(secrets.keys.len(), 1, "no key of the other kind signs on");
+    assert_eq!(secrets.keys[0].bytes.expose().0, [2; 32]);
 }
 
 #[test]
@@ -279,6 +355,24 @@ fn every_reason_of_delivering_is_reached() {
     assert_eq!(harness.delivering(), word(Reason::Suspended));
     let mut harness = Harness::of(&good(""));
     assert_eq!(harness.delivering(), word(Reason::NotRouted));
+}
+
+#[test]
+fn a_pause_of_a_rate_limited_endpoint_is_no_open_circuit() {
+    let rate_limited = good("rateLimit: {perSecond: 1}");
+    let mut harness = Harness::of(&format!("{rate_limited}{}", subscription(ROUTE)));
+    harness.settle();
+    let id = harness.row("e").unwrap().id;
+    let paused = EndpointFacts {
+        succeeded: 99,
+        last_outcome: Some(Outcome::Http5xx),
+        gate_closed_for: Some(Duration::from_secs(1)),
+        ..facts(id)
+    };
+    harness.world.facts = vec![paused.clone()];
+    assert_eq!(harness.delivering(), word(Reason::Delivering), "one failure of many, and the rate pauses");
+    harness.world.facts = vec![EndpointFacts { succeeded: 1, ..paused }];
+    assert_eq!(harness.delivering(), word(Reason::Failing));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::{SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN};
 use crate::redacted::Redacted;
-use crate::table::{KeyBytes, SigningKey};
+use crate::table::{KeyBytes, SigningKey, SigningScheme};
 
 const HMAC_KEY_PREFIX: &[u8] = b"whsec_";
 const PRIVATE_KEY_PREFIX: &[u8] = b"whsk_";
@@ -35,6 +35,18 @@ pub enum KeyError {
         "an Ed25519 key must be a seed of 32 bytes (or 64: the seed and its public key), written as whsk_ and base64"
     )]
     NotEd25519,
+    /// A private key where receivers must hold the same key.
+    #[error(
+        "this scheme signs with a key that receivers hold too, and whsk_ is an Ed25519 private key, which must stay \
+         with the sender: give a key written as whsec_ and base64, or as plain text"
+    )]
+    PrivateKeyForHmac,
+    /// A key that receivers may hold where only the sender may have it.
+    #[error(
+        "this scheme signs with an Ed25519 private key, written as whsk_ and base64; any other value may be known to \
+         receivers already, so it must not become one"
+    )]
+    SharedKeyForEd25519,
     /// Not an Ed25519 public key.
     #[error("an Ed25519 public key must have 32 bytes, written as whpk_ and base64")]
     NotPublicKey,
@@ -48,7 +60,41 @@ impl KeyError {
             Self::TooShort(_) => "key_too_short",
             Self::TooLong(_) => "key_too_long",
             Self::NotEd25519 => "key_not_ed25519",
+            Self::PrivateKeyForHmac => "key_private_for_hmac",
+            Self::SharedKeyForEd25519 => "key_shared_for_ed25519",
             Self::NotPublicKey => "key_not_public",
+        }
+    }
+}
+
+/// What a key is for, as far as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// `whsec_`: shared with receivers.
+    Hmac,
+    /// `whsk_`: a private key, of which receivers get the public half.
+    Ed25519,
+    /// Without a prefix: shared with receivers, since nothing says that it is private.
+    Raw,
+}
+
+/// A key that was read, with what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParsedKey {
+    /// How it was written.
+    pub kind: KeyKind,
+    /// The key, or the seed of a private key.
+    pub bytes: Redacted<KeyBytes>,
+}
+
+impl ParsedKey {
+    /// The key for signing in a scheme. One of the other kind is refused: a private key would come into the hands of
+    /// receivers, or receivers would hold a private key.
+    pub fn for_scheme(self, scheme: SigningScheme) -> Result<Redacted<KeyBytes>, KeyError> {
+        match (self.kind == KeyKind::Ed25519, scheme == SigningScheme::StandardWebhooksEd25519) {
+            (true, false) => Err(KeyError::PrivateKeyForHmac),
+            (false, true) => Err(KeyError::SharedKeyForEd25519),
+            (true, true) | (false, false) => Ok(self.bytes),
         }
     }
 }
@@ -57,20 +103,20 @@ impl KeyError {
 ///
 /// `whsec_` and base64 is an HMAC key, `whsk_` and base64 an Ed25519 seed (alone, or followed by its public key);
 /// white space at the end of these two forms is ignored. Any other value is the key's bytes as they are.
-pub fn parse_key(secret_value: &[u8]) -> Result<Redacted<KeyBytes>, KeyError> {
+pub fn parse_key(secret_value: &[u8]) -> Result<ParsedKey, KeyError> {
     if let Some(encoded) = secret_value.strip_prefix(PRIVATE_KEY_PREFIX) {
         let bytes = decode(encoded, "whsk_")?;
         let seed = ed25519_seed(&bytes)?;
-        return Ok(Redacted::new(KeyBytes(seed.to_vec())));
+        return Ok(ParsedKey { kind: KeyKind::Ed25519, bytes: Redacted::new(KeyBytes(seed.to_vec())) });
     }
-    let bytes = match secret_value.strip_prefix(HMAC_KEY_PREFIX) {
-        Some(encoded) => decode(encoded, "whsec_")?,
-        None => Zeroizing::new(secret_value.to_vec()),
+    let (kind, bytes) = match secret_value.strip_prefix(HMAC_KEY_PREFIX) {
+        Some(encoded) => (KeyKind::Hmac, decode(encoded, "whsec_")?),
+        None => (KeyKind::Raw, Zeroizing::new(secret_value.to_vec())),
     };
     match bytes.len() {
         length if length < SIGNING_KEY_BYTES_MIN => Err(KeyError::TooShort(length)),
         length if length > SIGNING_KEY_BYTES_MAX => Err(KeyError::TooLong(length)),
-        _ => Ok(Redacted::new(KeyBytes(bytes.to_vec()))),
+        _ => Ok(ParsedKey { kind, bytes: Redacted::new(KeyBytes(bytes.to_vec())) }),
     }
 }
 
@@ -98,10 +144,10 @@ impl VerifyingKey {
             return bytes.as_slice().try_into().map(Self::Ed25519).map_err(|_| KeyError::NotPublicKey);
         }
         let key = parse_key(value)?;
-        if !value.starts_with(PRIVATE_KEY_PREFIX) {
-            return Ok(Self::Hmac(key));
+        if key.kind != KeyKind::Ed25519 {
+            return Ok(Self::Hmac(key.bytes));
         }
-        let pair = ed25519_key_pair(&key.expose().0)?;
+        let pair = ed25519_key_pair(&key.bytes.expose().0)?;
         pair.public_key().as_ref().try_into().map(Self::Ed25519).map_err(|_| KeyError::NotPublicKey)
     }
 }

@@ -24,7 +24,7 @@ fn key(bytes: &[u8]) -> SigningKey {
 }
 
 fn written_key(text: &str) -> SigningKey {
-    SigningKey { bytes: parse_key(text.as_bytes()).unwrap(), retires_at_unix_ms: None }
+    SigningKey { bytes: parse_key(text.as_bytes()).unwrap().bytes, retires_at_unix_ms: None }
 }
 
 fn message(body: &[u8]) -> Message<'_> {
@@ -204,16 +204,17 @@ fn keys_are_read_in_every_form_and_refused_with_a_reason() {
     let mut with_newline = encoded("whsec_", &[5; 24]);
     with_newline.push(b'\n');
 
-    let accepted: [(Vec<u8>, Vec<u8>); 6] = [
-        (encoded("whsec_", &[5; 24]), vec![5; 24]),
-        (with_newline, vec![5; 24]),
-        (b"plain text, sixteen".to_vec(), b"plain text, sixteen".to_vec()),
-        (b"the newline counts\n".to_vec(), b"the newline counts\n".to_vec()),
-        (encoded("whsk_", &[9; 32]), vec![9; 32]),
-        (encoded("whsk_", &[[9; 32].as_slice(), &public].concat()), vec![9; 32]),
+    let accepted: [(Vec<u8>, KeyKind, Vec<u8>); 6] = [
+        (encoded("whsec_", &[5; 24]), KeyKind::Hmac, vec![5; 24]),
+        (with_newline, KeyKind::Hmac, vec![5; 24]),
+        (b"plain text, sixteen".to_vec(), KeyKind::Raw, b"plain text, sixteen".to_vec()),
+        (b"the newline counts\n".to_vec(), KeyKind::Raw, b"the newline counts\n".to_vec()),
+        (encoded("whsk_", &[9; 32]), KeyKind::Ed25519, vec![9; 32]),
+        (encoded("whsk_", &[[9; 32].as_slice(), &public].concat()), KeyKind::Ed25519, vec![9; 32]),
     ];
-    for (value, bytes) in accepted {
-        assert_eq!(parse_key(&value).unwrap().expose().0, bytes);
+    for (value, kind, bytes) in accepted {
+        let key = parse_key(&value).unwrap();
+        assert_eq!((key.kind, &key.bytes.expose().0), (kind, &bytes));
     }
     let refused: [(Vec<u8>, KeyError); 7] = [
         (b"whsec_***".to_vec(), KeyError::NotBase64 { prefix: "whsec_" }),
@@ -226,6 +227,25 @@ fn keys_are_read_in_every_form_and_refused_with_a_reason() {
     ];
     for (value, error) in refused {
         assert_eq!(parse_key(&value), Err(error));
+    }
+}
+
+#[test]
+fn a_key_serves_only_schemes_of_its_kind() {
+    let (shared, private) = (format!("whsec_{}", BASE64.encode([9; 32])), format!("whsk_{}", BASE64.encode([9; 32])));
+    let read =
+        |value: &str, scheme| parse_key(value.as_bytes()).unwrap().for_scheme(scheme).map(|key| key.expose().0.len());
+    for scheme in SCHEMES {
+        if scheme == SigningScheme::StandardWebhooksEd25519 {
+            assert_eq!(read(&private, scheme), Ok(32));
+            for value in [&shared, "thirty-two-bytes-thirty-two-byte"] {
+                assert_eq!(read(value, scheme), Err(KeyError::SharedKeyForEd25519));
+            }
+        } else {
+            assert_eq!(read(&private, scheme), Err(KeyError::PrivateKeyForHmac), "{scheme:?}");
+            assert_eq!(read(&shared, scheme), Ok(32), "{scheme:?}");
+            assert_eq!(read("plain text, sixteen", scheme), Ok(19), "{scheme:?}");
+        }
     }
 }
 
