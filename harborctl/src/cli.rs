@@ -1,5 +1,6 @@
 //! The command line's grammar. Everything a command needs stands in its arguments; nothing else reads the environment.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 server unreachable, \
-    4 refused by the server.";
+    4 refused by the server, 130 interrupted before the drain was over.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -77,11 +78,16 @@ pub(crate) struct DevArguments {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7070")]
     pub(crate) listen: SocketAddr,
 
+    /// Loopback address that health and metrics are served on; without it, they are not. Port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+
     /// Folder for what must survive a restart [default: one per PATH under ~/.local/state/harborhook/dev]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Publish the sample events, wait until every delivery is finished, and end: 0 if all were delivered, else 1
+    /// Publish the sample events, wait until every delivery is finished, and end: 0 if all were delivered and all
+    /// resources are ready, else 1
     #[arg(long)]
     pub(crate) once: bool,
 
@@ -242,6 +248,25 @@ pub(crate) fn secret_from_environment() -> Option<Redacted<String>> {
     std::env::var_os("HARBORHOOK_SECRET").and_then(|secret| secret.into_string().ok()).map(Redacted::new)
 }
 
+/// How this program was started, as a person would type it to start it once more.
+pub(crate) fn program() -> String {
+    // Cargo names itself, and the package that it runs, to what it runs.
+    let by_cargo =
+        std::env::var_os("CARGO").is_some() && std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == BINARY);
+    started_as(std::env::args_os().next().as_deref(), by_cargo)
+}
+
+const BINARY: &str = env!("CARGO_PKG_NAME");
+
+fn started_as(first_argument: Option<&OsStr>, by_cargo: bool) -> String {
+    if by_cargo {
+        return "cargo run --".to_owned();
+    }
+    let path = first_argument.and_then(OsStr::to_str).filter(|path| !path.is_empty()).unwrap_or(BINARY);
+    let is_plain = path.chars().all(|character| character.is_alphanumeric() || "/._-+@%".contains(character));
+    if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 /// Arguments of `receiver`.
 #[derive(Debug, Args)]
 pub(crate) struct ReceiverArguments {
@@ -279,5 +304,26 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_program_is_named_as_it_was_started() {
+        for (first_argument, by_cargo, expected) in [
+            (Some("harborctl"), false, "harborctl"),
+            (Some("./target/debug/harborctl"), false, "./target/debug/harborctl"),
+            (Some("/my programs/harbor'ctl"), false, r"'/my programs/harbor'\''ctl'"),
+            (Some("target/debug/harborctl"), true, "cargo run --"),
+            (None, false, "harborctl"),
+        ] {
+            assert_eq!(started_as(first_argument.map(OsStr::new), by_cargo), expected);
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        use crate::exit::Exit;
+        for exit in [Exit::Done, Exit::AnswerIsNo, Exit::Usage, Exit::Unreachable, Exit::Refused, Exit::Interrupted] {
+            assert!(AFTER_HELP.contains(&format!(" {} ", exit as u8)), "{exit:?}");
+        }
     }
 }

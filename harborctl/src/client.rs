@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use crate::answer::Answer;
+use crate::cli;
 use crate::exit::Failure;
 
 /// Speaks to one tenant's part of a server's API.
@@ -107,8 +108,9 @@ impl Client {
             error.without_url().to_string()
         };
         Failure::Unreachable(format!(
-            "{}: {why}. Start one with `harborctl dev PATH`, or name another with --server",
-            self.origin()
+            "{}: {why}. Start one with `{} dev PATH`, or name another with --server",
+            self.origin(),
+            cli::program()
         ))
     }
 
@@ -121,7 +123,7 @@ impl Client {
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }
@@ -161,6 +163,21 @@ mod tests {
         let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, Some("2"), b"<html>");
         assert_eq!(failure.to_string(), "the server answered 503 Service Unavailable; try again in 2 s");
         assert!(matches!(failure, Failure::Unreachable(_)));
+    }
+
+    #[test]
+    fn this_machine_is_known_in_every_spelling() {
+        for (url, expected) in [
+            ("http://127.0.0.1:7070", true),
+            ("http://[::1]", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://localhost", true),
+            ("http://api.localhost", true),
+            ("http://[::ffff:192.0.2.1]", false),
+            ("http://example.com", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
     }
 
     #[test]

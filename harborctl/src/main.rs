@@ -37,7 +37,12 @@ fn main() -> ExitCode {
         }
         Err(failure) => Err(failure),
     };
-    exit.unwrap_or_else(|failure| report(&output, &failure)).into()
+    let exit = exit.unwrap_or_else(|failure| report(&output, &failure));
+    match output.finish() {
+        Err(failure) if exit == Exit::Done => failure.exit(),
+        _ => exit,
+    }
+    .into()
 }
 
 /// One TLS provider for the whole process, the log on stderr, and the runtime.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dispatcher::clock::now_unix_ms;
-use dispatcher_core::limits::{RECEIVER_CONNECTIONS_MAX, REQUEST_BODY_BYTES_MAX};
+use dispatcher_core::limits::{RECEIVER_ACCEPT_PAUSE, RECEIVER_CONNECTIONS_MAX, REQUEST_BODY_BYTES_MAX};
 use dispatcher_core::sign::{self, VerifyingKey};
 use dispatcher_core::table::SigningScheme;
 use http_body_util::{BodyExt, Full, Limited};
@@ -132,9 +132,6 @@ struct Shared {
     requests: AtomicU64,
 }
 
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Receives until the listener is dropped with the runtime. Tells of every request before it is answered.
 pub(crate) async fn run(
     listener: TcpListener,
@@ -147,7 +144,7 @@ pub(crate) async fn run(
     while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors, most likely: accepting again at once would spin.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(RECEIVER_ACCEPT_PAUSE).await;
             continue;
         };
         let shared = Arc::clone(&shared);
@@ -195,8 +192,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Verdict::NoKey => "received\n".to_owned(),
     };
     let id = schemes::message_id(&head.headers);
-    // Nobody listens any more when the command is about to end.
-    let _ = shared.seen.send(Seen { path, id, body, verdict, answer }).await;
+    // Whoever sent the request is not to wait for whoever looks at it.
+    if shared.seen.try_send(Seen { path, id, body, verdict, answer }).is_err() {
+        tracing::debug!("a request is not shown: too many are waiting, or the command is about to end");
+    }
     match answer {
         Answer::Status(status) => Ok(plain(status, text)),
         Answer::Reset => Err(ResetWanted),

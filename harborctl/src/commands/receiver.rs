@@ -25,12 +25,13 @@ pub(crate) async fn run(arguments: &ReceiverArguments, output: &Output) -> Resul
         return Err(Failure::Local("receiver prints --output table or json".to_owned()));
     }
     let mut stop = StopSignals::listen()?;
+    output.go_live()?;
     let behaviour = behaviour(arguments)?;
     let mut keys = KeyBook::default();
     if let Some(path) = &arguments.secret_file {
         keys.other.push(Key { scheme: None, keys: vec![key_from_file(path)?] });
     }
-    let listener = listen::bind_loopback(arguments.listen).await?;
+    let listener = listen::bind_loopback("--listen", arguments.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::Local(format!("no address: {error}")))?;
     match output.format() {
         Format::Json => output.json_line(&json!({ "kind": "listening", "address": address.to_string() }))?,

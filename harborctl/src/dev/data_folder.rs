@@ -2,8 +2,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 
 use dispatcher_core::redacted::Redacted;
 use uuid::Uuid;
@@ -17,6 +17,9 @@ const LOCK_FILE: &str = "lock";
 
 const SEALING_KEY_BYTES: usize = 32;
 
+/// What a mode allows the group and others.
+const OTHERS_MODE: u32 = 0o077;
+
 /// An opened data folder. It stays locked until it is dropped.
 pub(super) struct DataFolder {
     path: PathBuf,
@@ -26,12 +29,15 @@ pub(super) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens the folder, making it and what it needs if they are not there. Only this user can read them.
+    /// Opens the folder, making it and what it needs if they are not there. Only this user can read them: a folder that
+    /// others may look into is made private if it is empty, and else refused.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Local(format!("--data {}: {error}", path.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
+        make_folder_private(&path).map_err(failed)??;
         let lock = lock(&path)?;
+        make_ledger_private(&path).map_err(failed)?;
         let sealing_key = sealing_key(&path.join(SEALING_KEY_FILE))?;
         Ok(Self { path, sealing_key, _lock: lock })
     }
@@ -79,6 +85,24 @@ pub(super) fn default_path(source: &Path, state_home: Option<&Path>, home: Optio
     Some(state.join("harborhook/dev").join(name.simple().to_string()))
 }
 
+/// The path that a folder has or would have, canonical as far as it is there.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let (there, canonical) = path
+        .ancestors()
+        .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)))
+        .ok_or(io::ErrorKind::NotFound)?;
+    let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+    let mut resolved = canonical;
+    for component in rest.components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+    }
+    Ok(resolved)
+}
+
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK_FILE);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
@@ -91,6 +115,38 @@ fn lock(folder: &Path) -> Result<File, Failure> {
         ))),
         Err(TryLockError::Error(error)) => Err(Failure::Local(format!("{}: {error}", path.display()))),
     }
+}
+
+/// Makes an empty folder private; one with something in it is its owner's to change.
+fn make_folder_private(folder: &Path) -> io::Result<Result<(), Failure>> {
+    if fs::metadata(folder)?.permissions().mode() & OTHERS_MODE == 0 {
+        return Ok(Ok(()));
+    }
+    if fs::read_dir(folder)?.next().is_none() {
+        return fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map(Ok);
+    }
+    let folder = folder.display();
+    let message = format!("--data {folder}: others may look into the folder: run chmod 700 {folder}");
+    Ok(Err(Failure::Local(message)))
+}
+
+/// Makes the ledger's files private. SQLite gives the files beside a database the mode of the database, and makes one of
+/// an empty file.
+fn make_ledger_private(folder: &Path) -> io::Result<()> {
+    let ledger = folder.join(LEDGER_FILE);
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&ledger)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let file = folder.join(format!("{LEDGER_FILE}{suffix}"));
+        match fs::metadata(&file) {
+            Ok(metadata) if metadata.permissions().mode() & OTHERS_MODE != 0 => {
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn sealing_key(path: &Path) -> Result<Redacted<[u8; SEALING_KEY_BYTES]>, Failure> {
@@ -146,6 +202,53 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_others_may_look_into_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("foreign"), "").unwrap();
+        for others in [0o750, 0o701, 0o720] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(others)).unwrap();
+            let failure = DataFolder::open(folder.path()).err().unwrap();
+            assert!(failure.to_string().contains("chmod 700"), "{failure}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+            assert_eq!(mode(folder.path()), others);
+        }
+    }
+
+    #[test]
+    fn an_empty_folder_becomes_private() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        DataFolder::open(folder.path()).unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
+    }
+
+    #[test]
+    fn the_files_of_a_ledger_become_private() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataFolder::open(folder.path()).unwrap());
+        for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+            let path = folder.path().join(file);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        drop(DataFolder::open(folder.path()).unwrap());
+        for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+            assert_eq!(mode(&folder.path().join(file)), 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_resolved_through_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        fs::create_dir(real.join("a")).unwrap();
+        std::os::unix::fs::symlink(real.join("a"), real.join("link")).unwrap();
+        for (path, expected) in [("link/b/c", "a/b/c"), ("a", "a"), ("b/../a/c", "a/c"), ("link/../b", "b")] {
+            assert_eq!(resolve(&real.join(path)).unwrap(), real.join(expected), "{path}");
+        }
+    }
+
+    #[test]
     fn two_never_share_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let first = DataFolder::open(folder.path()).unwrap();
@@ -158,6 +261,7 @@ mod tests {
     #[test]
     fn a_damaged_key_is_not_replaced_silently() {
         let folder = tempfile::tempdir().unwrap();
+        drop(DataFolder::open(folder.path()).unwrap());
         fs::write(folder.path().join(SEALING_KEY_FILE), b"short").unwrap();
         let failure = DataFolder::open(folder.path()).err().unwrap();
         assert!(failure.to_string().contains("must have 32 bytes"), "{failure}");

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dispatcher::deliver::Observed;
 use dispatcher::ledger::Ledger;
@@ -12,7 +11,7 @@ use dispatcher::queue::memory::MemoryQueue;
 use dispatcher::service::{Service, ServiceConfig};
 use dispatcher::snapshot::{Snapshot, SnapshotReceiver};
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::MEMORY_QUEUE_MESSAGES_MAX;
+use dispatcher_core::limits::{DEVELOPMENT_TABLE_PATIENCE, MEMORY_QUEUE_MESSAGES_MAX};
 use dispatcher_core::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -21,13 +20,20 @@ use tokio_util::sync::CancellationToken;
 use super::resources::RECEIVER_HOST;
 use crate::exit::Failure;
 
-/// Longest wait until a published table is in use. Later it comes into use all the same.
-const LOAD_PATIENCE: Duration = Duration::from_secs(5);
+/// What the service listens on.
+pub(super) struct Listeners {
+    /// For the API.
+    pub(super) api: TcpListener,
+    /// For health and metrics, if they are served.
+    pub(super) admin: Option<TcpListener>,
+}
 
 /// The running service.
 pub(super) struct Engine {
     /// Where the API listens.
     pub(super) address: SocketAddr,
+    /// Where health and metrics are served, if they are.
+    pub(super) admin_address: Option<SocketAddr>,
     /// Every committed attempt.
     pub(super) observed: broadcast::Receiver<Arc<Observed>>,
     /// Cancelled once the service has ended, drained or not.
@@ -52,13 +58,13 @@ impl Engine {
         sealing_key: Arc<SealingKey>,
         address_policy: AddressPolicy,
         receiver: SocketAddr,
-        listener: TcpListener,
+        listeners: Listeners,
     ) -> Result<Self, Failure> {
         let queue = Arc::new(MemoryQueue::new(MEMORY_QUEUE_MESSAGES_MAX));
         let mut config = ServiceConfig::new(ledger, queue, sealing_key, address_policy);
         config.fixed_hosts.insert(RECEIVER_HOST.to_owned(), receiver);
         let shutdown = CancellationToken::new();
-        let running = Service::start(config, listener, None, shutdown.clone())
+        let running = Service::start(config, listeners.api, listeners.admin, shutdown.clone())
             .await
             .map_err(|error| Failure::Local(format!("the server does not start: {error}")))?;
         let (observed, join) = (running.observers.subscribe(), running.join);
@@ -76,6 +82,7 @@ impl Engine {
         });
         Ok(Self {
             address: running.address,
+            admin_address: running.admin_address,
             observed,
             ended,
             snapshot: running.snapshot,
@@ -93,7 +100,7 @@ impl Engine {
     pub(super) async fn load_table(&mut self, version: u64) {
         self.table_changed.notify_one();
         let loaded = self.snapshot.wait_for(|snapshot| snapshot.version.0 >= version);
-        if !matches!(tokio::time::timeout(LOAD_PATIENCE, loaded).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(DEVELOPMENT_TABLE_PATIENCE, loaded).await, Ok(Ok(_))) {
             tracing::warn!(version, "the new routing table is not in use yet");
         }
     }

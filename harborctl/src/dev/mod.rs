@@ -1,7 +1,7 @@
 //! `harborctl dev`: everything in one process, on resources from files.
 //!
 //! `source` reads files, `resources` makes the routing table of them, `session` starts what runs and shows what happens;
-//! `samples` are published, `once` says when all is finished. `data_folder` and `generated` are what stays.
+//! `troubles` remembers what is wrong; `samples` are published, `once` says when all is finished. `data_folder` and `generated` are what stays.
 
 mod columns;
 mod data_folder;
@@ -14,6 +14,7 @@ mod resources;
 mod samples;
 mod session;
 mod source;
+mod troubles;
 mod view;
 mod watch;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use dispatcher_core::seal::SealingKey;
 
 use self::data_folder::DataFolder;
+use self::engine::Listeners;
 use self::generated::GeneratedSecrets;
 use self::resources::Resources;
 use self::session::{Session, SessionConfig};
@@ -38,7 +40,12 @@ pub(crate) async fn run(arguments: DevArguments, output: &Output) -> Result<Exit
         return Err(Failure::Local("dev prints --output table or json".to_owned()));
     }
     let stop = StopSignals::listen()?;
-    let listener = listen::bind_loopback(arguments.listen).await?;
+    output.go_live()?;
+    let listener = listen::bind_loopback("--listen", arguments.listen).await?;
+    let admin = match arguments.admin {
+        Some(address) => Some(listen::bind_loopback("--admin", address).await?),
+        None => None,
+    };
     let source = Source::named(&arguments.path)?;
     let (resources, news) = Resources::first(source.load().await?)?;
     let samples = source.samples()?;
@@ -49,7 +56,10 @@ pub(crate) async fn run(arguments: DevArguments, output: &Output) -> Result<Exit
     let ledger_file = folder.ledger_file();
     let secrets = GeneratedSecrets::load(folder)?;
     let config = SessionConfig { once: arguments.once, source, sealing_key, ledger_file };
-    Session::start(config, resources, secrets, listener, output).await?.run(samples, stop).await
+    Session::start(config, resources, secrets, Listeners { api: listener, admin }, output)
+        .await?
+        .run(samples, stop)
+        .await
 }
 
 fn open_data_folder(arguments: &DevArguments, source: &Source) -> Result<DataFolder, Failure> {
@@ -60,10 +70,12 @@ fn open_data_folder(arguments: &DevArguments, source: &Source) -> Result<DataFol
         data_folder::default_path(source.identity(), state_home, home.as_deref())
             .ok_or_else(|| Failure::Local("there is no home folder: add --data DIR".to_owned()))?
     };
-    let folder = DataFolder::open(&path)?;
-    if source.path().is_some_and(|source| folder.path().starts_with(source)) {
+    let resolved =
+        data_folder::resolve(&path).map_err(|error| Failure::Local(format!("--data {}: {error}", path.display())))?;
+    // What is written there would be read as resources.
+    if source.path().is_some_and(|source| resolved.starts_with(source)) {
         let message = format!("--data {} must not be inside of the folder of resources", path.display());
         return Err(Failure::Local(message));
     }
-    Ok(folder)
+    DataFolder::open(&path)
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::Kind;
-use crds::condition::{ConditionStatus, ConditionType};
 use dispatcher::clock::now_unix_ms;
 use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::sign::{self, VerifyingKey};
 use dispatcher_core::table::{EndpointRow, EndpointSecrets, Row, SigningScheme};
-use operator::plan::{ObjectStatus, Plan, PlanContext, StatusBody, plan};
+use operator::plan::{ObjectStatus, Plan, PlanContext, plan};
 use operator::world::World;
 use operator::world::files::Loaded;
 use operator::world::problem::FileProblem;
@@ -21,6 +20,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::generated::GeneratedSecrets;
+use super::troubles::{Healed, NotReady, Troubles};
 use crate::exit::Failure;
 use crate::receiver::{Key, KeyBook};
 
@@ -33,6 +33,7 @@ pub(super) struct Resources {
     problems: Vec<FileProblem>,
     skipped: Vec<String>,
     statuses: BTreeMap<(Kind, String, String), ObjectStatus>,
+    troubles: Troubles,
     world: World,
 }
 
@@ -66,8 +67,10 @@ pub(super) struct Applied {
     pub(super) put: usize,
     /// Rows that were dropped.
     pub(super) dropped: usize,
-    /// Why objects are not ready, one line each, where that is new.
-    pub(super) not_ready: Vec<String>,
+    /// Why objects are not ready, where that is new.
+    pub(super) not_ready: Vec<NotReady>,
+    /// What is no longer wrong.
+    pub(super) healed: Vec<Healed>,
     /// When to plan again although nothing changes.
     pub(super) next_look_in: Option<Duration>,
 }
@@ -80,6 +83,7 @@ impl Resources {
             problems: Vec::new(),
             skipped: Vec::new(),
             statuses: BTreeMap::new(),
+            troubles: Troubles::default(),
             world: World::default(),
         };
         let news = resources.update(loaded);
@@ -133,14 +137,16 @@ impl Resources {
         for status in plan.statuses.into_iter().chain(settled.statuses) {
             changed.insert((status.body.kind(), status.namespace.clone(), status.name.clone()), status);
         }
-        let not_ready = changed.values().filter_map(why_not_ready).collect();
         self.statuses.extend(changed);
-        self.world = world;
+        let troubles = Troubles::now(&self.problems, self.statuses.values(), &self.store);
+        let (not_ready, healed) = (troubles.new_since(&self.troubles), troubles.healed_since(&self.troubles));
+        (self.troubles, self.world) = (troubles, world);
         Ok(Applied {
             table_version: version.0,
             put: plan.table.put.len(),
             dropped: plan.table.drop.len(),
             not_ready,
+            healed,
             next_look_in: settled.next_look_in,
         })
     }
@@ -156,6 +162,16 @@ impl Resources {
             |object: &Value| ["namespace", "name"].map(|field| object["metadata"][field].as_str().map(str::to_owned));
         objects.sort_by_key(key);
         objects
+    }
+
+    /// Why objects are not ready at present.
+    pub(super) fn not_ready(&self) -> &[NotReady] {
+        self.troubles.not_ready()
+    }
+
+    /// Whether a file is there.
+    pub(super) fn has_file(&self, file: &str) -> bool {
+        self.store.has_file(file)
     }
 
     /// Names of the tenants.
@@ -205,17 +221,4 @@ fn verifying_keys(scheme: SigningScheme, secrets: &EndpointSecrets) -> Vec<Verif
         _ => Some(VerifyingKey::Hmac(key.bytes.clone())),
     };
     secrets.keys.iter().filter_map(key).collect()
-}
-
-/// Why an object's new status is not ready.
-fn why_not_ready(status: &ObjectStatus) -> Option<String> {
-    let conditions = match &status.body {
-        StatusBody::Endpoint(status) => &status.conditions,
-        StatusBody::Subscription(status) => &status.conditions,
-    };
-    let ready = operator::conditions::find(conditions, ConditionType::Ready)?;
-    (ready.status == ConditionStatus::False.as_str()).then(|| {
-        let kind = status.body.kind().as_str();
-        format!("{kind} {}/{} is not ready: {}: {}", status.namespace, status.name, ready.reason, ready.message)
-    })
 }

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use dispatcher::deliver::Observed;
 use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::TenantId;
-use dispatcher_core::limits::{DUE_POLL_INTERVAL, RECEIVER_SEEN_MAX};
+use dispatcher_core::limits::{DEVELOPMENT_RETRY_PAUSE, DUE_POLL_INTERVAL, RECEIVER_SEEN_MAX};
 use dispatcher_core::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use url::Url;
 
-use super::engine::{Engine, open_ledger};
+use super::engine::{Engine, Listeners, open_ledger};
 use super::generated::GeneratedSecrets;
 use super::live::{self, Verdicts};
 use super::once::{Awaited, Standing};
@@ -30,9 +30,6 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output};
 use crate::receiver::{self, Behaviour, KeyBook, Seen};
 use crate::stop::StopSignals;
-
-/// How long to wait before planning again after the ledger did not answer.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a session is started with.
 pub(super) struct SessionConfig {
@@ -59,6 +56,8 @@ pub(super) struct Session<'a> {
     verdicts: Verdicts,
     awaited: Awaited,
     look_again: Option<Instant>,
+    /// Whether attempts wait until the reader of stdout has taken earlier ones; else those that do not fit are dropped.
+    waits_for_reader: bool,
     output: &'a Output,
 }
 
@@ -68,7 +67,7 @@ impl<'a> Session<'a> {
         config: SessionConfig,
         mut resources: Resources,
         mut secrets: GeneratedSecrets,
-        listener: TcpListener,
+        listeners: Listeners,
         output: &'a Output,
     ) -> Result<Self, Failure> {
         let address_policy = AddressPolicy::development();
@@ -96,12 +95,14 @@ impl<'a> Session<'a> {
         };
         let sealing_key = Arc::clone(&config.sealing_key);
         let engine =
-            Engine::start(Arc::clone(&ledger), sealing_key, address_policy.clone(), receiver_address, listener).await?;
-        view::tell_listening(engine.address, output)?;
-        view::tell_not_ready(&applied.not_ready, output);
+            Engine::start(Arc::clone(&ledger), sealing_key, address_policy.clone(), receiver_address, listeners)
+                .await?;
+        view::tell_listening(engine.address, engine.admin_address, output)?;
+        view::tell_not_ready(&applied.not_ready, output)?;
         view::show_resources(&resources, output)?;
         let look_again = applied.next_look_in.map(|pause| Instant::now() + pause);
         let verdicts = Verdicts::default();
+        let waits_for_reader = config.once;
         Ok(Self {
             config,
             address_policy,
@@ -114,6 +115,7 @@ impl<'a> Session<'a> {
             verdicts,
             awaited,
             look_again,
+            waits_for_reader,
             output,
         })
     }
@@ -135,7 +137,10 @@ impl<'a> Session<'a> {
         let ended = self.engine.ended.clone();
         let exit = loop {
             tokio::select! {
-                () = stop.next() => break Exit::Done,
+                () = stop.next() => {
+                    self.waits_for_reader = false;
+                    break Exit::Done;
+                }
                 () = ended.cancelled() => return Err(Failure::Local("the server ended by itself".to_owned())),
                 published = finish(&mut publishing) => refused += self.published(published),
                 Some(()) = changes.recv() => self.read_again().await?,
@@ -203,12 +208,13 @@ impl<'a> Session<'a> {
             Ok(applied) => applied,
             Err(failure) => {
                 self.output.notice(&format!("{failure}; trying again"));
-                self.look_again = Some(Instant::now() + RETRY_PAUSE);
+                self.look_again = Some(Instant::now() + DEVELOPMENT_RETRY_PAUSE);
                 return Ok(());
             }
         };
         self.look_again = applied.next_look_in.map(|pause| Instant::now() + pause);
-        view::tell_not_ready(&applied.not_ready, self.output);
+        view::tell_not_ready(&applied.not_ready, self.output)?;
+        view::tell_healed(&applied.healed, &self.resources, self.output)?;
         if applied.put + applied.dropped > 0 {
             self.receiver_keys.send_replace(Arc::new(self.resources.receiver_keys(&self.config.sealing_key)));
             self.engine.load_table(applied.table_version).await;
@@ -225,15 +231,9 @@ impl<'a> Session<'a> {
     async fn show_next(&mut self) -> Result<(), Failure> {
         tokio::select! {
             Some(seen) = self.seen.recv() => self.verdicts.remember(seen),
-            observed = self.engine.observed.recv() => match observed {
-                Ok(observed) => {
-                    // The receiver told of it before it answered.
-                    while let Ok(seen) = self.seen.try_recv() {
-                        self.verdicts.remember(seen);
-                    }
-                    live::show(&observed, &mut self.verdicts, self.output)?;
-                }
-                Err(RecvError::Lagged(missed)) => self.output.notice(&format!("{missed} attempts are not shown")),
+            observed = next_observed(&mut self.engine.observed, self.waits_for_reader, self.output) => match observed {
+                Ok(observed) => self.show(&observed)?,
+                Err(RecvError::Lagged(missed)) => self.tell_missed(missed),
                 Err(RecvError::Closed) => self.engine.ended.cancelled().await,
             },
         }
@@ -244,9 +244,13 @@ impl<'a> Session<'a> {
     async fn finished(&self, refused: usize) -> Result<Option<Exit>, Failure> {
         let snapshot = self.engine.snapshot();
         let standing = self.awaited.standing(&*self.ledger, &snapshot).await.map_err(|error| ledger_failed(&error))?;
+        let not_ready = self.resources.not_ready();
+        if standing != Standing::Unfinished {
+            view::list_not_ready(not_ready, self.output);
+        }
         match standing {
             Standing::Unfinished => Ok(None),
-            Standing::AllDelivered if refused == 0 => Ok(Some(Exit::Done)),
+            Standing::AllDelivered if refused == 0 && not_ready.is_empty() => Ok(Some(Exit::Done)),
             Standing::AllDelivered => Ok(Some(Exit::AnswerIsNo)),
             Standing::Failed { ended, held } => {
                 if ended > 0 {
@@ -279,18 +283,52 @@ impl<'a> Session<'a> {
             }
         }
         loop {
-            match self.engine.observed.try_recv() {
-                Ok(observed) => {
-                    while let Ok(seen) = self.seen.try_recv() {
-                        self.verdicts.remember(seen);
-                    }
-                    live::show(&observed, &mut self.verdicts, self.output)?;
+            if self.waits_for_reader {
+                tokio::select! {
+                    biased;
+                    () = stop.next() => return Ok(Exit::Interrupted),
+                    () = self.output.room() => {}
                 }
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(exit),
+            }
+            match self.engine.observed.try_recv() {
+                Ok(observed) => self.show(&observed)?,
+                Err(TryRecvError::Lagged(missed)) => self.tell_missed(missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        if self.waits_for_reader {
+            tokio::select! {
+                biased;
+                () = stop.next() => return Ok(Exit::Interrupted),
+                () = self.output.flushed() => {}
+            }
+        }
+        Ok(exit)
     }
+
+    fn show(&mut self, observed: &Observed) -> Result<(), Failure> {
+        // The receiver told of it before it answered.
+        while let Ok(seen) = self.seen.try_recv() {
+            self.verdicts.remember(seen);
+        }
+        live::show(observed, &mut self.verdicts, self.output)
+    }
+
+    fn tell_missed(&self, missed: u64) {
+        self.output.notice(&format!("{missed} attempts are not shown"));
+    }
+}
+
+/// Waits for the next attempt, and before it for the reader, if that is wanted.
+async fn next_observed(
+    observed: &mut broadcast::Receiver<Arc<Observed>>,
+    waits_for_reader: bool,
+    output: &Output,
+) -> Result<Arc<Observed>, RecvError> {
+    if waits_for_reader {
+        output.room().await;
+    }
+    observed.recv().await
 }
 
 /// Waits for a time, for ever if there is none.

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::columns::resources_table;
 use super::resources::{Applied, RECEIVER_HOST, Resources};
+use super::troubles::{Healed, NotReady};
+use crate::cli;
 use crate::exit::Failure;
 use crate::output::{Format, Output};
 
@@ -20,11 +22,22 @@ pub(super) fn tell_skipped(skipped: &[String], output: &Output) {
 }
 
 /// Says first where the API listens, then what only `dev` allows.
-pub(super) fn tell_listening(address: SocketAddr, output: &Output) -> Result<(), Failure> {
+pub(super) fn tell_listening(
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    output: &Output,
+) -> Result<(), Failure> {
     if output.format() == Format::Json {
-        output.json_line(&json!({ "kind": "listening", "address": address.to_string() }))?;
+        let mut line = json!({ "kind": "listening", "address": address.to_string() });
+        if let Some(admin_address) = admin_address {
+            line["admin_address"] = admin_address.to_string().into();
+        }
+        output.json_line(&line)?;
     } else {
         output.text(&format!("Listening on http://{address}"))?;
+        if let Some(admin_address) = admin_address {
+            output.text(&format!("Health and metrics on http://{admin_address}"))?;
+        }
     }
     output.notice(&format!(
         "note: http and loopback targets are allowed here, as nowhere else by default; http://{RECEIVER_HOST} is the \
@@ -60,11 +73,45 @@ pub(super) fn tell_applied(applied: &Applied, resources: &Resources, output: &Ou
     output.text("")
 }
 
-/// Tells why objects are not ready.
-pub(super) fn tell_not_ready(lines: &[String], output: &Output) {
-    for line in lines {
-        output.notice(line);
+/// Tells a person why objects are not ready.
+pub(super) fn list_not_ready(objects: &[NotReady], output: &Output) {
+    for NotReady { file, line, object, reason, message, .. } in objects {
+        output.notice(&format!("not ready: {file}:{line}: {object}: {reason}: {message}"));
     }
+}
+
+/// Tells why objects are not ready.
+pub(super) fn tell_not_ready(objects: &[NotReady], output: &Output) -> Result<(), Failure> {
+    list_not_ready(objects, output);
+    for NotReady { file, line, object, field, reason, message } in objects {
+        if output.format() == Format::Json {
+            output.json_line(&json!({
+                "kind": "not_ready",
+                "file": file,
+                "line": line,
+                "object": object,
+                "field": field,
+                "reason": reason,
+                "message": message,
+            }))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells what is no longer wrong.
+pub(super) fn tell_healed(healed: &[Healed], resources: &Resources, output: &Output) -> Result<(), Failure> {
+    for Healed { file, object } in healed {
+        let is = if resources.has_file(file) { "is right again" } else { "is gone" };
+        match object {
+            Some(object) => output.notice(&format!("{file}: {object} {is}")),
+            None => output.notice(&format!("{file} {is}")),
+        }
+        if output.format() == Format::Json {
+            output.json_line(&json!({ "kind": "healed", "file": file, "object": object }))?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells what is wrong in files; what they held before goes on counting.
@@ -93,10 +140,11 @@ pub(super) fn tell_next_command(address: SocketAddr, tenants: &[String], output:
     let server = (address.port() != DEFAULT_PORT).then(|| format!(" --server http://{address}"));
     let tenant = tenants.first().filter(|tenant| *tenant != "default").map(|tenant| format!(" --tenant {tenant}"));
     let options: String = [server, tenant].into_iter().flatten().collect();
+    let program = cli::program();
     output.notice(&format!(
         "\ntry next, in a second terminal:\n  \
-         harborctl{options} event publish --type order.created --data '{{\"order\": \"A-7\"}}'\n  \
-         harborctl{options} delivery list\nCtrl-C drains and stops\n"
+         {program}{options} event publish --type order.created --data '{{\"order\": \"A-7\"}}'\n  \
+         {program}{options} delivery list\nCtrl-C drains and stops\n"
     ));
 }
 

@@ -1,6 +1,7 @@
 //! `harborctl dev` from start to end.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use serde_json::Value;
@@ -132,4 +133,43 @@ fn a_taken_port_and_a_taken_folder_are_told_with_what_to_do() {
     let (code, stdout, stderr) = told(&run(&once(Path::new(QUICKSTART), data.path(), &[])));
     assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
     assert!(stderr.contains("--data"), "{stderr}");
+}
+
+#[test]
+fn health_and_metrics_are_served_where_they_are_asked_for() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    let arguments = ["dev", QUICKSTART, "--data", data, "--listen", "127.0.0.1:0", "--output", "json"];
+    let (dev, first) = Running::started(&[&arguments[..], &["--admin", "127.0.0.1:0"]].concat());
+    let address = first["admin_address"].as_str().unwrap();
+    assert_ne!(address, dev.address);
+    for (path, expected) in [("/healthz", "ok"), ("/readyz", "\"ready\":true"), ("/metrics", "harborhook_")] {
+        let (status, body) = get(address, path);
+        assert_eq!(status, 200, "{path}: {body}");
+        assert!(body.contains(expected), "{path}: {body}");
+    }
+    dev.stop();
+}
+
+#[test]
+fn there_is_no_admin_listener_unless_it_is_asked_for_and_it_serves_only_loopback() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    let arguments = ["dev", QUICKSTART, "--data", data, "--listen", "127.0.0.1:0", "--output", "json"];
+    let (dev, first) = Running::started(&arguments);
+    assert!(first["admin_address"].is_null(), "{first}");
+    dev.stop();
+    let (code, _, stderr) = told(&run(&[&arguments[..], &["--admin", "0.0.0.0:0"]].concat()));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("--admin 0.0.0.0:0: only loopback"), "{stderr}");
+}
+
+/// Status and body of what is served at a path.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }

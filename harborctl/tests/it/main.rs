@@ -2,9 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod commands;
+mod data;
 mod dev;
 mod edit;
+mod not_ready;
+mod readme;
 mod receiver;
 mod restart;
+mod stalled;
 mod support;
 mod verify;

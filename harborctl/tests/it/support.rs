@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) fn harborctl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harborctl"));
     command.args(arguments);
-    for name in ["HARBORHOOK_SERVER", "HARBORHOOK_TENANT", "HARBORHOOK_SECRET", "HARBORHOOK_LOG", "XDG_STATE_HOME"] {
+    for name in
+        ["HARBORHOOK_SERVER", "HARBORHOOK_TENANT", "HARBORHOOK_SECRET", "HARBORHOOK_LOG", "XDG_STATE_HOME", "CARGO"]
+    {
         command.env_remove(name);
     }
     command
@@ -71,6 +73,8 @@ pub(crate) struct Running {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
+    /// Output that nobody reads: a pipe that fills up.
+    _unread: Option<BufReader<ChildStdout>>,
     /// Where it listens.
     pub(crate) address: String,
 }
@@ -84,15 +88,29 @@ impl Running {
 
     /// A command that says first where it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = harborctl(arguments);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::started(arguments).0
+    }
+
+    /// A command that says first where it listens, and what it said.
+    pub(crate) fn started(arguments: &[&str]) -> (Self, Value) {
+        let mut child = spawn(&mut harborctl(arguments));
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
-        let mut running = Self { child, stdout, stderr, address: String::new() };
+        let mut running = Self { child, stdout, stderr, _unread: None, address: String::new() };
         let first = running.line();
-        assert_eq!(first["kind"], "listening", "{first}");
-        first["address"].as_str().unwrap().clone_into(&mut running.address);
-        running
+        running.address = listening(&first);
+        (running, first)
+    }
+
+    /// The same, but nobody reads what it prints after that.
+    pub(crate) fn start_unread(arguments: &[&str]) -> Self {
+        let mut child = spawn(&mut harborctl(arguments));
+        let stderr = lines(child.stderr.take().unwrap());
+        let mut unread = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        unread.read_line(&mut first).unwrap();
+        let address = listening(&serde_json::from_str(&first).unwrap());
+        Self { child, stdout: channel().1, stderr, _unread: Some(unread), address }
     }
 
     /// The next line, which must be JSON.
@@ -183,6 +201,24 @@ impl Drop for Running {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The address in the first line.
+fn listening(first: &Value) -> String {
+    assert_eq!(first["kind"], "listening", "{first}");
+    first["address"].as_str().unwrap().to_owned()
+}
+
+/// Waits until a condition holds that takes a process to look at.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "{what}");
     }
 }
 
