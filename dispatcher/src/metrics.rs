@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
+use dispatcher_core::filter::FilterErrorReason;
 use dispatcher_core::table::TableVersion;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -69,7 +70,7 @@ pub struct Metrics {
     backlog_deliveries: Gauge,
     table_version: Gauge,
     route_problems: Gauge,
-    filter_errors: Counter,
+    filter_errors: Family<ReasonLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,7 +115,7 @@ impl Metrics {
             backlog_deliveries: Gauge::default(),
             table_version: Gauge::default(),
             route_problems: Gauge::default(),
-            filter_errors: Counter::default(),
+            filter_errors: Family::default(),
         };
         metrics.register_ingest();
         metrics.register_deliver();
@@ -181,9 +182,9 @@ impl Metrics {
         self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
-    /// Filters failed on an event; their subscriptions did not match.
-    pub fn filters_failed(&self, count: usize) {
-        self.filter_errors.inc_by(count as u64);
+    /// A filter failed on an event; its subscription did not match.
+    pub fn filter_failed(&self, reason: FilterErrorReason) {
+        self.filter_errors.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
     /// The metrics in the OpenMetrics 1.0 text format.

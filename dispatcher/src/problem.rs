@@ -1,6 +1,7 @@
 //! Problems: what a client is told when a request was not carried out (RFC 9457).
 
 use axum::response::{IntoResponse, Response};
+use dispatcher_core::limits::{BACKLOG_RETRY_AFTER_SECONDS, RETRY_AFTER_SECONDS};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
@@ -28,6 +29,8 @@ pub enum ProblemKind {
     IdempotencyKeyMismatch,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The request names a host that is not this machine.
+    ForeignHost,
     /// No tenant has this name.
     UnknownTenant,
     /// The tenant has no such event, delivery, endpoint or subscription.
@@ -48,7 +51,7 @@ pub enum ProblemKind {
     InvalidField,
     /// A batch holds too many events.
     TooManyEvents,
-    /// The event has more targets than one event may have.
+    /// An event has more targets than one may have, or the events of a request have more than those may together.
     TooManyTargets,
     /// Too many deliveries of the tenant are open.
     TenantBacklog,
@@ -62,7 +65,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::IncompleteBody,
         Self::MalformedJson,
         Self::TooDeep,
@@ -73,6 +76,7 @@ impl ProblemKind {
         Self::InvalidQuery,
         Self::IdempotencyKeyMismatch,
         Self::RequestTimeout,
+        Self::ForeignHost,
         Self::UnknownTenant,
         Self::NotFound,
         Self::UnknownRoute,
@@ -120,6 +124,7 @@ impl ProblemKind {
                 ("idempotency-key-mismatch", Status::BAD_REQUEST, "Header and body name different idempotency keys")
             }
             Self::RequestTimeout => ("request-timeout", Status::REQUEST_TIMEOUT, "The request did not arrive in time"),
+            Self::ForeignHost => ("foreign-host", Status::FORBIDDEN, "The host is not this machine"),
             Self::UnknownTenant => ("unknown-tenant", Status::NOT_FOUND, "No tenant has this name"),
             Self::NotFound => ("not-found", Status::NOT_FOUND, "There is no such thing"),
             Self::UnknownRoute => ("unknown-route", Status::NOT_FOUND, "There is no such route"),
@@ -137,7 +142,7 @@ impl ProblemKind {
             Self::InvalidField => ("invalid-field", Status::UNPROCESSABLE_ENTITY, "A field has an invalid value"),
             Self::TooManyEvents => ("too-many-events", Status::UNPROCESSABLE_ENTITY, "The batch holds too many events"),
             Self::TooManyTargets => {
-                ("too-many-targets", Status::UNPROCESSABLE_ENTITY, "The event has too many targets")
+                ("too-many-targets", Status::UNPROCESSABLE_ENTITY, "The event, or the batch, has too many targets")
             }
             Self::TenantBacklog => {
                 ("tenant-backlog", Status::TOO_MANY_REQUESTS, "Too many deliveries of the tenant are open")
@@ -150,11 +155,6 @@ impl ProblemKind {
         }
     }
 }
-
-/// Seconds after which a client should try again when the service is short of something.
-const RETRY_AFTER_SECONDS: u32 = 1;
-/// Seconds after which a client should try again when its own tenant has too much open.
-const BACKLOG_RETRY_AFTER_SECONDS: u32 = 10;
 
 /// One problem, as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,17 @@
 //! Serves a router on a listener: bounded connections, bounded heads, graceful shutdown.
 
+mod host;
+
+pub use host::for_this_machine_only;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use dispatcher_core::limits::{
-    CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS_MAX, SERVER_DRAIN_DEADLINE,
+    ACCEPT_CONNECTION_PAUSE, CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS_MAX,
+    SERVER_DRAIN_DEADLINE,
 };
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -73,15 +78,11 @@ async fn accept(
             Ok((stream, _)) => return Some((stream, permit)),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors, most likely: accepting again at once would spin.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_CONNECTION_PAUSE).await;
             }
         }
     }
 }
-
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 async fn connection(
     stream: TcpStream,

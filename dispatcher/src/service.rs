@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::{DELETION_GRACE, HOUSEKEEPING_INTERVAL, HOUSEKEEPING_ROWS_MAX, OBSERVED_WAITING_MAX};
 use dispatcher_core::seal::SealingKey;
@@ -19,7 +20,7 @@ use crate::api::{self, Api};
 use crate::deliver::{Deliver, DeliverConfig, Observed};
 use crate::due::Due;
 use crate::http::{Client, ClientConfig, ClientError, ResolverConfig};
-use crate::ingest::{Acceptor, Admission, AdmissionLimits, BodyReader, Ingest};
+use crate::ingest::{Acceptor, Admission, AdmissionLimits, BodyReader, Ingest, Routing};
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
 use crate::queue::Queue;
@@ -29,7 +30,8 @@ use crate::snapshot::{SnapshotLoader, SnapshotReceiver};
 /// Who may use the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Whoever reaches the listener; so it must be one that only this machine reaches.
+    /// Whoever reaches the listeners. So that of the API must be one that only this machine reaches, and both answer
+    /// only to names of this machine.
     Open,
 }
 
@@ -225,17 +227,32 @@ fn start_roles(
             metrics: Arc::clone(metrics),
             stopping: stopping.clone(),
         };
-        roles.spawn(Stage::Support, "admin", |stop| server::serve(listener, admin::router(admin), config.server, stop));
+        let router = guarded(admin::router(admin), config.access, metrics);
+        roles.spawn(Stage::Support, "admin", |stop| server::serve(listener, router, config.server, stop));
     }
-    let ingest =
-        Ingest { snapshot: snapshot.clone(), acceptor, admission, bodies: config.bodies, metrics: Arc::clone(metrics) };
+    let ingest = Ingest {
+        snapshot: snapshot.clone(),
+        acceptor,
+        admission,
+        bodies: config.bodies,
+        routing: Routing::default(),
+        metrics: Arc::clone(metrics),
+    };
     let api = Api {
         ledger,
         snapshot: snapshot.clone(),
         due_changed: Arc::clone(&shared.due_changed),
         metrics: Arc::clone(metrics),
     };
-    roles.spawn(Stage::Serve, "api", |stop| server::serve(listener, api::router(api, ingest), config.server, stop));
+    let router = guarded(api::router(api, ingest), config.access, metrics);
+    roles.spawn(Stage::Serve, "api", |stop| server::serve(listener, router, config.server, stop));
+}
+
+/// What the kind of access asks of every request.
+fn guarded(router: Router, access: Access, metrics: &Arc<Metrics>) -> Router {
+    match access {
+        Access::Open => server::for_this_machine_only(router, Arc::clone(metrics)),
+    }
 }
 
 /// Removes what is over, a bounded number of rows at a time.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dispatcher_core::id::EndpointId;
-use dispatcher_core::limits::{SNAPSHOT_INLINE_ROWS_MAX, SNAPSHOT_POLL_INTERVAL};
+use dispatcher_core::limits::{ENDPOINTS_MAX, SNAPSHOT_INLINE_ROWS_MAX, SNAPSHOT_POLL_INTERVAL, SUBSCRIPTIONS_MAX};
 use dispatcher_core::route::RoutingIndex;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, Row, RowKey, TableVersion};
@@ -199,6 +199,7 @@ impl SnapshotLoader {
                 changed_rows.remove(key);
             }
             changed_rows.extend(load.rows.into_iter().map(|row| (row.key(), row)));
+            check_size(rows.keys(), ENDPOINTS_MAX, SUBSCRIPTIONS_MAX)?;
             let compiled = self.compile(Arc::clone(&rows), &previous).await?;
             (snapshot.index, snapshot.routes, snapshot.problems_count) =
                 (compiled.index, compiled.routes, compiled.problems_count);
@@ -223,6 +224,31 @@ impl SnapshotLoader {
             .await
             .map_err(|error| LedgerError::Refused(format!("the routing table could not be compiled: {error}")))
     }
+}
+
+/// Refuses a table that is larger than one may be, before any of it is compiled.
+fn check_size<'a>(
+    keys: impl Iterator<Item = &'a RowKey>,
+    endpoints_max: usize,
+    subscriptions_max: usize,
+) -> Result<(), LedgerError> {
+    let (mut endpoints, mut subscriptions) = (0, 0);
+    for key in keys {
+        match key {
+            RowKey::Tenant(_) => {}
+            RowKey::Endpoint(_) => endpoints += 1,
+            RowKey::Subscription(_) => subscriptions += 1,
+        }
+    }
+    for (what, count, most) in
+        [("endpoints", endpoints, endpoints_max), ("subscriptions", subscriptions, subscriptions_max)]
+    {
+        if count > most {
+            let message = format!("the routing table has {count} {what}, and at most {most} are served: remove some");
+            return Err(LedgerError::Refused(message));
+        }
+    }
+    Ok(())
 }
 
 /// What is computed from the rows.
@@ -277,4 +303,29 @@ fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'
         headers.append(name, value);
     }
     Ok(EndpointRoute { row: row.clone(), url, secrets, headers })
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher_core::id::{SubscriptionId, TenantId};
+
+    use super::*;
+
+    #[test]
+    fn a_table_beyond_its_limits_is_refused_with_what_there_is_too_much_of() {
+        let tenant = TenantId::of_namespace_name("shop");
+        for (endpoints, subscriptions, refused) in
+            [(0, 0, None), (3, 2, None), (4, 2, Some("4 endpoints")), (3, 3, Some("3 subscriptions"))]
+        {
+            let name = |number: i32| number.to_string();
+            let mut keys = vec![RowKey::Tenant(tenant)];
+            keys.extend((0..endpoints).map(|number| RowKey::Endpoint(EndpointId::derive(tenant, &name(number)))));
+            keys.extend(
+                (0..subscriptions).map(|number| RowKey::Subscription(SubscriptionId::derive(tenant, &name(number)))),
+            );
+            let message = check_size(keys.iter(), 3, 2).err().map(|error| error.to_string());
+            assert_eq!(message.is_some(), refused.is_some(), "{message:?}");
+            assert!(message.is_none_or(|message| refused.is_some_and(|what| message.contains(what))));
+        }
+    }
 }

@@ -81,17 +81,6 @@ impl Breaker {
         Self { policy, phase: Phase::Closed(Counts::default()), pause_ms: 0, period: 0 }
     }
 
-    /// Applies an edited policy; the state stays, the window's counts begin anew.
-    pub fn set_policy(&mut self, policy: BreakerPolicy) {
-        if self.policy == policy {
-            return;
-        }
-        self.policy = policy;
-        if let Phase::Closed(counts) = &mut self.phase {
-            *counts = Counts::default();
-        }
-    }
-
     /// Asks for an attempt. `now_ms` is in milliseconds of the clock that [`Breaker::record`] uses too.
     pub fn admit(&mut self, now_ms: u64) -> Admit {
         if let Phase::Open { until_ms } = self.phase {
@@ -354,18 +343,6 @@ mod tests {
         assert_eq!(breaker.record(old_probe, true, now_ms + 20_000), None);
         probe(&mut breaker, now_ms + 20_000);
         assert_eq!(breaker.admit(now_ms + 20_000), Admit::Wait(BREAKER_PROBE_WAIT));
-    }
-
-    #[test]
-    fn an_edited_policy_keeps_the_state() {
-        let mut breaker = opened();
-        breaker.set_policy(BreakerPolicy { min_attempts: 1, ..policy() });
-        assert_eq!(breaker.state(), BreakerState::Open);
-        let mut closed = Breaker::new(policy());
-        attempt(&mut closed, false, START_MS);
-        closed.set_policy(BreakerPolicy { min_attempts: 2, ..policy() });
-        assert_eq!(attempt(&mut closed, false, START_MS), None);
-        assert_eq!(attempt(&mut closed, false, START_MS), Some(opening(10)));
     }
 
     #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ pub mod native;
 pub mod render;
 #[cfg(test)]
 mod tests;
-pub(crate) mod time;
+pub mod time;
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ pub struct Draft {
     pub recipient: Option<String>,
     /// Media type of the body.
     pub content_type: String,
-    /// The payload: a slice of the request wherever it stands there as it is.
+    /// The payload: a slice of the request where it is most of it, else bytes of its own.
     pub body: Bytes,
     /// As in [`Event::attributes`].
     pub attributes: Attributes,
@@ -155,23 +155,6 @@ pub enum EventErrorReason {
     InvalidField,
     /// More events than one request may hold.
     TooManyEvents,
-}
-
-impl EventErrorReason {
-    /// The stable label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MalformedJson => "malformed_json",
-            Self::TooDeep => "too_deep",
-            Self::UnsupportedContentType => "unsupported_content_type",
-            Self::TooLarge => "too_large",
-            Self::MissingField => "missing_field",
-            Self::UnknownField => "unknown_field",
-            Self::DuplicateField => "duplicate_field",
-            Self::InvalidField => "invalid_field",
-            Self::TooManyEvents => "too_many_events",
-        }
-    }
 }
 
 impl EventError {

@@ -1,5 +1,6 @@
 //! CEL filters of subscriptions: compiled once, of bounded cost on every event.
 
+mod budget;
 mod cost;
 mod program;
 #[cfg(test)]
@@ -11,10 +12,11 @@ use cel::objects::Opaque;
 use cel::{Context, Value};
 use thiserror::Error;
 
+pub use budget::FilterBudget;
 use program::Program;
 
 use crate::event::{Event, is_json, render};
-use crate::limits::{FILTER_BYTES_MAX, FILTER_COST_MAX};
+use crate::limits::{FILTER_BYTES_MAX, FILTER_COST_MAX, FILTER_INPUT_BYTES_PER_STEP};
 
 /// A compiled filter over `event`.
 ///
@@ -51,7 +53,7 @@ pub enum FilterErrorReason {
     Syntax,
     /// A variable other than `event`, a function that filters do not have, or a construct without meaning for them.
     Unsupported,
-    /// On this event the filter could take longer than a filter may.
+    /// On this event the filter could take longer than a filter may, or than all filters of an event may together.
     CostExceeded,
     /// The filter cannot be evaluated on this event: a missing key, a wrong type, an overflow.
     Evaluation,
@@ -62,6 +64,17 @@ pub enum FilterErrorReason {
 }
 
 impl FilterErrorReason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::TooLarge,
+        Self::Syntax,
+        Self::Unsupported,
+        Self::CostExceeded,
+        Self::Evaluation,
+        Self::NotBoolean,
+        Self::DataUnreadable,
+    ];
+
     /// The stable label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,14 +107,20 @@ impl Filter {
 
     /// Whether the filter is true for an event. An error counts as no match, and is worth reporting.
     ///
-    /// What evaluation can cost at most on this very event is computed first; above [`FILTER_COST_MAX`] nothing is
-    /// evaluated.
-    pub fn matches(&self, input: &FilterInput) -> Result<bool, FilterError> {
+    /// What evaluation can cost at most on this very event is computed first and taken from the budget; above
+    /// [`FILTER_COST_MAX`], or above what the budget has left, nothing is evaluated.
+    pub fn matches(&self, input: &FilterInput, budget: &mut FilterBudget) -> Result<bool, FilterError> {
         if input.data_is_unreadable {
             let message = "the payload is declared as JSON and cannot be read: it is malformed, too deep, or holds a number out of range";
             return Err(FilterError::new(FilterErrorReason::DataUnreadable, message));
         }
-        if cost::of(&self.program, &input.event).is_none() {
+        let steps_max = FILTER_COST_MAX.min(budget.steps_left());
+        let estimate = cost::of(&self.program, &input.event, steps_max);
+        budget.spend(estimate.steps.unwrap_or(estimate.looked));
+        if estimate.steps.is_none() {
+            if steps_max < FILTER_COST_MAX {
+                return Err(exceeded(budget));
+            }
             let message =
                 format!("the filter could take more than {FILTER_COST_MAX} steps on this event: make it simpler");
             return Err(FilterError::new(FilterErrorReason::CostExceeded, message));
@@ -119,9 +138,26 @@ impl Filter {
     }
 }
 
+/// A filter for which the others have left no steps.
+fn exceeded(budget: &mut FilterBudget) -> FilterError {
+    budget.exceed();
+    let message = "the filters together could take too many steps on this event, and this one was not evaluated: \
+                   make the tenant's filters simpler, or have fewer of them";
+    FilterError::new(FilterErrorReason::CostExceeded, message)
+}
+
 impl FilterInput {
-    /// Reads an event for filters.
-    pub fn new(event: &Event) -> Self {
+    /// Reads an event for filters, if the budget has the steps that this takes.
+    pub fn read(event: &Event, budget: &mut FilterBudget) -> Result<Self, FilterError> {
+        let steps = (event.body.len() / FILTER_INPUT_BYTES_PER_STEP) as u64;
+        if steps > budget.steps_left() {
+            return Err(exceeded(budget));
+        }
+        budget.spend(steps);
+        Ok(Self::new(event))
+    }
+
+    fn new(event: &Event) -> Self {
         let mut fields = serde_json::Map::new();
         for (name, text) in render::context_attributes(event) {
             if matches!(name, "id" | "source" | "type" | "time" | "subject" | "recipient") {

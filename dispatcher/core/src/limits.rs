@@ -30,6 +30,8 @@ pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 32;
 pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1024;
 /// Most deliveries of one event.
 pub const FANOUT_MAX: usize = 4096;
+/// Most deliveries of the events of one request: four of the largest events, so that one commit can take them.
+pub const REQUEST_TARGETS_MAX: usize = 16_384;
 
 // --- Filters ------------------------------------------------------------------------------------
 
@@ -43,6 +45,16 @@ pub const FILTER_REGEX_BYTES_MAX: usize = 1024 * 1024;
 pub const FILTER_NODES_MAX: usize = 256;
 /// Most evaluation steps of a filter on one event; like the per-call limit of an API server, about 0.1 s.
 pub const FILTER_COST_MAX: u64 = 1_000_000;
+/// Most evaluation steps of all filters on one event, about 0.4 s; filters beyond it fail.
+pub const EVENT_FILTERS_COST_MAX: u64 = 4_000_000;
+/// Most evaluation steps of all filters on all events of one request, about 0.8 s.
+pub const REQUEST_FILTERS_COST_MAX: u64 = 8_000_000;
+/// Most evaluation steps of a request on a thread that serves others too, about 1 ms.
+pub const FILTERS_INLINE_COST_MAX: u64 = 10_000;
+/// Bytes of a body that are read for filters in the time of one evaluation step.
+pub const FILTER_INPUT_BYTES_PER_STEP: usize = 16;
+/// Most requests at once that are routed on threads for blocking work.
+pub const ROUTING_THREADS_MAX: usize = 4;
 
 // --- Queue messages and batches -----------------------------------------------------------------
 
@@ -50,27 +62,38 @@ pub const FILTER_COST_MAX: u64 = 1_000_000;
 pub const MESSAGE_DELIVERIES_MAX: usize = 128;
 /// Most bytes of event bodies in a queue message; one event alone may exceed it.
 pub const MESSAGE_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How often a message may come back until its work is done one by one: it may hold what takes its consumer down.
+pub const MESSAGE_RETURNS_MAX: u32 = 3;
 /// Most messages that wait in the in-process queue.
 pub const MEMORY_QUEUE_MESSAGES_MAX: usize = 256;
 /// Deliveries in one track of the in-process queue beyond which publishers of backlog hold back: what a process
 /// finishes in about two seconds, so that no lease ends while its message waits.
 pub const MEMORY_QUEUE_DELIVERIES_MAX: usize = 16_384;
+/// Most fresh messages that leave the in-process queue in a row while due ones wait: retries get a fourth at least.
+pub const FRESH_MESSAGES_IN_A_ROW_MAX: u32 = 3;
 /// Most events in one accept transaction.
 pub const ACCEPT_BATCH_EVENTS_MAX: usize = 512;
 /// Most bytes of event bodies in one accept transaction.
 pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most outcomes in one record transaction.
 pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
+/// Most targets of events in one accept transaction; the writer is held for as long as writing them takes.
+pub const ACCEPT_BATCH_TARGETS_MAX: usize = 32_768;
 /// How long one accept transaction may take before the process says that it is not ready.
 pub const ACCEPT_PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 /// Most requests that wait for an accept transaction; beyond it ingest answers 503.
 pub const ACCEPT_WAITING_MAX: usize = 4096;
+/// Most targets of events that wait for an accept transaction, some 20 MB; beyond it ingest answers 503.
+pub const ACCEPT_WAITING_TARGETS_MAX: usize = 262_144;
 /// Most outcomes that wait for a record transaction; beyond it no new attempt is made.
 pub const RECORD_WAITING_MAX: usize = 4096;
 /// Most deliveries that one process holds unacknowledged: what it finishes well within a lease.
 pub const PREFETCH_DELIVERIES_MAX: usize = 1024;
 /// Most deliveries that one claim takes.
 pub const CLAIM_DELIVERIES_MAX: usize = 2048;
+/// The part of a claim, as a divisor, that due deliveries may always take: a flood of new events leaves retries this
+/// much.
+pub const CLAIM_DUE_SHARE: usize = 4;
 /// Most lanes that one claim visits.
 pub const CLAIM_LANES_MAX: usize = 64;
 /// Most deliveries that one claim takes from one lane.
@@ -154,6 +177,8 @@ pub const BROKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BROKER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before the next attempt to reach the broker.
 pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a queue of the broker may be without a leader until it is deleted and made anew.
+pub const QUEUE_LEADERLESS_MAX: Duration = Duration::from_secs(10);
 /// Silence of the broker, in seconds, after which it counts as lost (twice this, AMQP 0-9-1, 4.2.7).
 pub const BROKER_HEARTBEAT_SECONDS: u16 = 5;
 
@@ -161,6 +186,16 @@ pub const BROKER_HEARTBEAT_SECONDS: u16 = 5;
 
 /// Lease of published work: how long before somebody else may take it over.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// Shortest pause before the ledger is asked again after it did not answer; it doubles.
+pub const LEDGER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Shortest pause before the queue is consumed anew after it was lost; it doubles.
+pub const CONSUME_RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Shortest pause between two claims of which the first found nothing.
+pub const DUE_IDLE_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// How long a claim waits for a queue that is as deep as it should be.
+pub const DUE_FULL_PAUSE: Duration = Duration::from_millis(25);
+/// How often it is told that this machine lacks something for its exchanges.
+pub const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How long an exchange may hold a fast permit before it moves to the slow track.
 pub const SOFT_BUDGET: Duration = Duration::from_secs(1);
 /// Part of a lease that is kept free for recording.
@@ -249,7 +284,7 @@ pub const QUERY_BYTES_MAX: usize = 4096;
 /// Most targets that one dry run of routing explains.
 pub const EXPLANATIONS_MAX: usize = 1000;
 /// Most attempts that one request reads.
-pub const ATTEMPTS_READ_MAX: usize = 1000;
+pub const ATTEMPTS_READ_MAX: u32 = 1000;
 /// How often the backlog is counted for admission.
 pub const BACKLOG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often what is over is removed: idempotency keys, deliveries of deleted endpoints.
@@ -277,6 +312,12 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const READINESS_DEADLINE: Duration = Duration::from_secs(2);
 /// Most observed deliveries that a slow observer may lag behind before it misses some.
 pub const OBSERVED_WAITING_MAX: usize = 4096;
+/// Pause after a connection could not be accepted: out of file descriptors, most likely, and trying at once would spin.
+pub const ACCEPT_CONNECTION_PAUSE: Duration = Duration::from_millis(50);
+/// Seconds after which a client should try again when the service is short of something.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+/// Seconds after which a client should try again when its own tenant has too much open.
+pub const BACKLOG_RETRY_AFTER_SECONDS: u32 = 10;
 /// How long a shutdown waits for requests in flight.
 pub const SERVER_DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -347,3 +388,13 @@ pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(50);
 pub const FILE_SETTLE_ROUNDS_MAX: usize = 20;
 /// How often the development server reads its files again, whether or not it was told of a change.
 pub const FILE_REREAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Most lines that a long-running command holds for a reader that is behind; further ones are counted, not held.
+pub const OUTPUT_LINES_MAX: usize = 4096;
+/// How long a command that ends waits for a reader that takes nothing more of what was printed.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the development server waits before it plans again after the ledger did not answer.
+pub const DEVELOPMENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait of the development server until a published table is in use. Later it comes into use all the same.
+pub const DEVELOPMENT_TABLE_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause of the test receiver after a failed accept.
+pub const RECEIVER_ACCEPT_PAUSE: Duration = Duration::from_millis(50);

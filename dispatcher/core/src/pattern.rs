@@ -48,20 +48,6 @@ pub enum PatternError {
     Wildcard,
 }
 
-impl PatternError {
-    /// The stable label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::TooLong => "too_long",
-            Self::TooManySegments => "too_many_segments",
-            Self::EmptySegment => "empty_segment",
-            Self::Character(_) => "character",
-            Self::Wildcard => "wildcard",
-        }
-    }
-}
-
 impl TypePattern {
     /// Reads a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::delivery::Target;
 use crate::event::Event;
-use crate::filter::{Filter, FilterError, FilterInput};
+use crate::filter::{Filter, FilterBudget, FilterError, FilterInput};
 use crate::id::{EndpointId, SubscriptionId, TenantId};
 use crate::limits::FANOUT_MAX;
 use crate::pattern::{self, TypePattern};
@@ -115,6 +115,15 @@ pub struct Explanation {
     pub filter_error: Option<FilterError>,
 }
 
+/// What becomes of an event at all endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explained {
+    /// One for each subscription and endpoint, by name of the subscription, then of the endpoint.
+    pub explanations: Vec<Explanation>,
+    /// Whether there are more than were asked for.
+    pub is_truncated: bool,
+}
+
 /// Whether an event is sent to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -165,9 +174,11 @@ impl RoutingIndex {
         compile::build(rows)
     }
 
-    /// Where an event goes. Endpoints that are suspended or held are targets: their deliveries wait.
-    pub fn route(&self, event: &Event) -> Routed {
+    /// Where an event goes. Endpoints that are suspended or held are targets: their deliveries wait. Filters for which
+    /// the budget has no steps left fail.
+    pub fn route(&self, event: &Event, budget: &mut FilterBudget) -> Routed {
         let mut routed = Routed::default();
+        budget.begin_event();
         let Some(tenant) = self.tenants.get(&event.tenant) else { return routed };
         let addressed = match &event.recipient {
             None => Some(&tenant.unaddressed),
@@ -183,7 +194,7 @@ impl RoutingIndex {
             let Compiled { row, rule: Some(rule) } = &tenant.subscriptions[of_subscription[0].subscription] else {
                 continue;
             };
-            match rule.answer(event, &mut input) {
+            match rule.answer(event, &mut input, budget) {
                 Ok(true) => self.push_targets(row.id, of_subscription, &mut routed),
                 Ok(false) => {}
                 Err(error) => routed.filter_errors.push(FilterFailure { subscription: row.id, error }),
@@ -195,45 +206,42 @@ impl RoutingIndex {
         routed
     }
 
-    /// What becomes of an event at every endpoint of every subscription of its tenant, by name of the subscription.
-    pub fn explain(&self, event: &Event) -> Vec<Explanation> {
-        let Some(tenant) = self.tenants.get(&event.tenant) else { return Vec::new() };
+    /// What becomes of an event at the endpoints of its tenant's subscriptions, by name of the subscription, at most
+    /// `explanations_max` of them.
+    pub fn explain(&self, event: &Event, explanations_max: usize, budget: &mut FilterBudget) -> Explained {
+        let mut explained = Explained::default();
+        budget.begin_event();
+        let Some(tenant) = self.tenants.get(&event.tenant) else { return explained };
+        let mut subscriptions: Vec<&Compiled> = tenant.subscriptions.iter().collect();
+        subscriptions.sort_unstable_by_key(|compiled| (&compiled.row.name, compiled.row.id));
         let mut input = None;
-        let mut explanations = Vec::new();
-        for Compiled { row, rule } in &tenant.subscriptions {
+        for Compiled { row, rule } in subscriptions {
+            let mut endpoints: Vec<(Option<&EndpointRow>, EndpointId)> =
+                row.endpoints.iter().map(|id| (self.endpoint_of(row, *id), *id)).collect();
+            endpoints.sort_unstable_by_key(|(endpoint, id)| (endpoint.map(|endpoint| &endpoint.name), *id));
             let mut answer = None;
-            for id in &row.endpoints {
-                let endpoint = self.endpoints.get(id).filter(|endpoint| endpoint.tenant == row.tenant);
-                let (verdict, filter_error) = match (rule, endpoint) {
-                    _ if row.suspended => (Some(NotMatchedReason::SubscriptionSuspended), None),
-                    (None, _) => (Some(NotMatchedReason::SubscriptionInvalid), None),
-                    (_, None) => (Some(NotMatchedReason::EndpointMissing), None),
-                    (Some(rule), _) if !rule.patterns.iter().any(|pattern| pattern.matches(&event.event_type)) => {
-                        (Some(NotMatchedReason::OtherType), None)
-                    }
-                    (_, Some(endpoint)) if !endpoint.recipient.admits(event.recipient.as_deref()) => {
-                        (Some(NotMatchedReason::OtherRecipient), None)
-                    }
-                    (Some(rule), _) => match answer.get_or_insert_with(|| rule.answer(event, &mut input)) {
-                        Ok(true) => (None, None),
-                        Ok(false) => (Some(NotMatchedReason::FilterFalse), None),
-                        Err(error) => (Some(NotMatchedReason::FilterFailed), Some(error.clone())),
-                    },
-                };
-                explanations.push(Explanation {
-                    target: Target { subscription: row.id, endpoint: *id },
+            for (endpoint, id) in endpoints {
+                if explained.explanations.len() == explanations_max {
+                    explained.is_truncated = true;
+                    return explained;
+                }
+                let ask = |rule: &Rule| answer.get_or_insert_with(|| rule.answer(event, &mut input, budget)).clone();
+                let (verdict, filter_error) = verdict(event, row, rule.as_ref(), endpoint, ask);
+                explained.explanations.push(Explanation {
+                    target: Target { subscription: row.id, endpoint: id },
                     subscription_name: row.name.clone(),
                     endpoint_name: endpoint.map(|endpoint| endpoint.name.clone()),
-                    verdict: verdict.map_or(Verdict::Matched, Verdict::NotMatched),
+                    verdict,
                     filter_error,
                 });
             }
         }
-        explanations.sort_by(|left, right| {
-            let key = |one: &Explanation| (one.subscription_name.clone(), one.endpoint_name.clone(), one.target);
-            key(left).cmp(&key(right))
-        });
-        explanations
+        explained
+    }
+
+    /// An endpoint of a subscription, if it is in the table and of the same tenant.
+    fn endpoint_of(&self, subscription: &SubscriptionRow, id: EndpointId) -> Option<&EndpointRow> {
+        self.endpoints.get(&id).filter(|endpoint| endpoint.tenant == subscription.tenant)
     }
 
     /// The tenant of a namespace name, if it exists.
@@ -255,11 +263,6 @@ impl RoutingIndex {
     pub fn subscription(&self, id: SubscriptionId) -> Option<&SubscriptionRow> {
         let (tenant, position) = self.subscriptions.get(&id)?;
         Some(&self.tenants.get(tenant)?.subscriptions.get(*position)?.row)
-    }
-
-    /// All endpoints, in no order.
-    pub fn endpoints(&self) -> impl Iterator<Item = &EndpointRow> {
-        self.endpoints.values()
     }
 
     /// The endpoints of a tenant, by identity.
@@ -302,11 +305,47 @@ impl fmt::Debug for RoutingIndex {
     }
 }
 
+/// Whether an event is sent to one endpoint of one subscription; `ask` asks the filter, once all else fits.
+fn verdict(
+    event: &Event,
+    row: &SubscriptionRow,
+    rule: Option<&Rule>,
+    endpoint: Option<&EndpointRow>,
+    ask: impl FnOnce(&Rule) -> Result<bool, FilterError>,
+) -> (Verdict, Option<FilterError>) {
+    let not_matched = |reason| (Verdict::NotMatched(reason), None);
+    if row.suspended {
+        return not_matched(NotMatchedReason::SubscriptionSuspended);
+    }
+    let Some(rule) = rule else { return not_matched(NotMatchedReason::SubscriptionInvalid) };
+    let Some(endpoint) = endpoint else { return not_matched(NotMatchedReason::EndpointMissing) };
+    if !rule.patterns.iter().any(|pattern| pattern.matches(&event.event_type)) {
+        return not_matched(NotMatchedReason::OtherType);
+    }
+    if !endpoint.recipient.admits(event.recipient.as_deref()) {
+        return not_matched(NotMatchedReason::OtherRecipient);
+    }
+    match ask(rule) {
+        Ok(true) => (Verdict::Matched, None),
+        Ok(false) => not_matched(NotMatchedReason::FilterFalse),
+        Err(error) => (Verdict::NotMatched(NotMatchedReason::FilterFailed), Some(error)),
+    }
+}
+
 impl Rule {
     /// Whether the filter, if there is one, is true. The event is parsed when the first filter asks for it.
-    fn answer(&self, event: &Event, input: &mut Option<FilterInput>) -> Result<bool, FilterError> {
+    fn answer(
+        &self,
+        event: &Event,
+        input: &mut Option<FilterInput>,
+        budget: &mut FilterBudget,
+    ) -> Result<bool, FilterError> {
         let Some(filter) = &self.filter else { return Ok(true) };
-        filter.matches(input.get_or_insert_with(|| FilterInput::new(event)))
+        let input = match input {
+            Some(input) => input,
+            None => input.insert(FilterInput::read(event, budget)?),
+        };
+        filter.matches(input, budget)
     }
 }
 

@@ -60,12 +60,12 @@ pub(super) async fn attempts(
     let (_, tenant) = api.tenant(&tenant)?;
     Parameters::parse(query.as_deref(), &[])?;
     let delivery = parse_delivery(&delivery)?;
-    let mut records = api.ledger.attempts(tenant, delivery).await.map_err(|error| api.failed(&error))?;
-    if records.is_empty() {
+    let newest = api.ledger.attempts(tenant, delivery, ATTEMPTS_READ_MAX).await;
+    let newest = newest.map_err(|error| api.failed(&error))?;
+    if newest.is_empty() {
         let found = api.ledger.delivery(tenant, delivery).await.map_err(|error| api.failed(&error))?;
         found.ok_or_else(|| not_found("delivery"))?;
     }
-    let newest = records.split_off(records.len().saturating_sub(ATTEMPTS_READ_MAX));
     Ok(Json(ListView { items: newest.into_iter().map(AttemptView::from).collect(), next_cursor: None }))
 }
 

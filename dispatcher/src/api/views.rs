@@ -1,14 +1,16 @@
 //! What the API answers: JSON with fields in snake case and times in RFC 3339, UTC.
 //!
 //! Views are built from rows and records field by field, so that nothing is shown by accident: of an endpoint its host
-//! and its policy, never its URL, keys or headers.
+//! and its policy, never its URL, its headers or a key that signs.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dispatcher_core::delivery::{EndReason, Outcome};
+use dispatcher_core::event::time::rfc3339;
 use dispatcher_core::event::{Attributes, is_json};
 use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::retry::Backoff;
+use dispatcher_core::sign;
 use dispatcher_core::table::{
     BodyFormat, BreakerPolicy, DeliveryPolicy, EndpointRow, EndpointState, SigningScheme, SubscriptionRow,
 };
@@ -16,6 +18,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::parameters::encode_cursor;
+use crate::clock::now_unix_ms;
 use crate::ledger::{AttemptRecord, DeliveryRecord, DisableReason, EventRecord, Page};
 use crate::snapshot::Snapshot;
 
@@ -191,6 +194,9 @@ pub struct EndpointView {
     state: &'static str,
     reason: Option<String>,
     pool: String,
+    /// Present only where receivers verify with a public key: the keys in force, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_keys: Option<Vec<String>>,
     policy: PolicyView,
 }
 
@@ -206,9 +212,20 @@ impl EndpointView {
             state,
             reason: reason.map(str::to_owned),
             pool: row.pool.clone(),
+            public_keys: public_keys(row, snapshot, now_unix_ms()),
             policy: PolicyView::from(&row.policy),
         }
     }
+}
+
+/// What receivers verify with; none of an endpoint whose secrets cannot be opened.
+fn public_keys(row: &EndpointRow, snapshot: &Snapshot, now_unix_ms: u64) -> Option<Vec<String>> {
+    if row.policy.signing_scheme != SigningScheme::StandardWebhooksEd25519 {
+        return None;
+    }
+    let keys = snapshot.routes.get(&row.id).map_or(&[][..], |route| &route.secrets.keys);
+    let in_force = keys.iter().filter(|key| key.retires_at_unix_ms.is_none_or(|retires_at| now_unix_ms < retires_at));
+    Some(in_force.filter_map(|key| sign::public_key(key).ok()).collect())
 }
 
 /// How deliveries to an endpoint behave, every default filled in.
@@ -360,10 +377,4 @@ fn disable_reason(reason: DisableReason) -> &'static str {
         DisableReason::Gone => "gone",
         DisableReason::DisabledAfterFailures => "disabled_after_failures",
     }
-}
-
-/// A time of the API: RFC 3339, UTC. A time beyond year 9999 cannot be told and becomes the largest that can.
-pub fn rfc3339(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }

@@ -12,15 +12,17 @@ use dispatcher_core::delivery::{Target, split_into_parts};
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_PROGRESS_DEADLINE, ACCEPT_WAITING_MAX, LEASE,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_PROGRESS_DEADLINE,
+    ACCEPT_WAITING_MAX, ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::publish;
 use crate::clock;
+use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
 use crate::metrics::{Metrics, Role};
 use crate::queue::Queue;
@@ -73,6 +75,8 @@ pub enum AcceptError {
 #[derive(Clone)]
 pub struct Acceptor {
     sender: mpsc::Sender<Waiting>,
+    /// One permit for each target that may wait.
+    room: Arc<Semaphore>,
     progress: Arc<Progress>,
 }
 
@@ -91,11 +95,39 @@ type Answer = Result<Receipt, AcceptError>;
 struct Waiting {
     requests: Vec<NewRequest>,
     reply: oneshot::Sender<Vec<Answer>>,
+    /// Their place in the line.
+    _place: OwnedSemaphorePermit,
 }
 
-impl Waiting {
-    fn body_bytes(&self) -> usize {
-        self.requests.iter().map(|request| request.event.body.len()).sum()
+/// What counts towards the limits of a transaction.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    events: usize,
+    targets: usize,
+    body_bytes: usize,
+}
+
+impl Size {
+    fn of(requests: &[NewRequest]) -> Self {
+        Self {
+            events: requests.len(),
+            targets: requests.iter().map(|request| request.targets.len()).sum(),
+            body_bytes: requests.iter().map(|request| request.event.body.len()).sum(),
+        }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            targets: self.targets + other.targets,
+            body_bytes: self.body_bytes + other.body_bytes,
+        }
+    }
+
+    fn fits(self) -> bool {
+        self.events <= ACCEPT_BATCH_EVENTS_MAX
+            && self.targets <= ACCEPT_BATCH_TARGETS_MAX
+            && self.body_bytes <= ACCEPT_BATCH_BYTES_MAX
     }
 }
 
@@ -105,7 +137,8 @@ impl Acceptor {
         let (sender, receiver) = mpsc::channel(ACCEPT_WAITING_MAX);
         let progress = Arc::new(Progress::new());
         let task = AcceptorTask { receiver, ledger, queue, metrics, progress: Arc::clone(&progress) };
-        (Self { sender, progress }, task)
+        let room = Arc::new(Semaphore::new(ACCEPT_WAITING_TARGETS_MAX));
+        (Self { sender, room, progress }, task)
     }
 
     /// Accepts one event; answers after the commit.
@@ -116,7 +149,9 @@ impl Acceptor {
     /// Accepts events that came in one request, in one commit. Answers in the order asked.
     pub async fn accept_all(&self, requests: Vec<NewRequest>) -> Result<Vec<Answer>, AcceptError> {
         let (reply, answers) = oneshot::channel();
-        self.sender.try_send(Waiting { requests, reply }).map_err(|error| match error {
+        let targets = u32::try_from(Size::of(&requests).targets).map_err(|_| AcceptError::Full)?;
+        let place = Arc::clone(&self.room).try_acquire_many_owned(targets).map_err(|_| AcceptError::Full)?;
+        self.sender.try_send(Waiting { requests, reply, _place: place }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AcceptError::Full,
             mpsc::error::TrySendError::Closed(_) => AcceptError::Stopping,
         })?;
@@ -161,12 +196,11 @@ impl AcceptorTask {
 
     /// What has arrived by now, within the limits of a transaction; what did not fit comes first next time.
     fn gather(&mut self, first: Waiting) -> (Vec<Waiting>, Option<Waiting>) {
-        let (mut events, mut bytes) = (first.requests.len(), first.body_bytes());
+        let mut size = Size::of(&first.requests);
         let mut batch = vec![first];
         while let Ok(waiting) = self.receiver.try_recv() {
-            events += waiting.requests.len();
-            bytes += waiting.body_bytes();
-            if events > ACCEPT_BATCH_EVENTS_MAX || bytes > ACCEPT_BATCH_BYTES_MAX {
+            size = size.with(Size::of(&waiting.requests));
+            if !size.fits() {
                 return (batch, Some(waiting));
             }
             batch.push(waiting);
@@ -184,7 +218,7 @@ impl AcceptorTask {
         }
         // Taken before the commit, so that the lease which the ledger grants never ends earlier.
         let lease_until_unix_ms = clock::now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        let answers = self.accept_or_halve(&events).await;
+        let answers = self.accept_all(&events).await;
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
@@ -214,48 +248,43 @@ impl AcceptorTask {
         }
     }
 
-    /// Commits all events, or halves the batch until an event that the ledger refuses stands alone.
-    async fn accept_or_halve(&self, events: &[NewEvent]) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(events.len());
-        let mut pending = vec![events];
-        while let Some(slice) = pending.pop() {
-            match self.ledger.accept(slice.to_vec()).await {
-                Ok(accepted) => {
-                    self.metrics.accept_committed(slice.len());
-                    answers.extend(slice.iter().zip(accepted).map(|(event, accepted)| receipt(event, &accepted)));
-                }
-                Err(LedgerError::Refused(_)) if slice.len() > 1 => {
-                    let (left, right) = slice.split_at(slice.len() / 2);
-                    pending.extend([right, left]);
-                }
-                Err(error) => {
-                    self.metrics.ledger_failed(Role::Ingest);
-                    tracing::warn!(%error, events = slice.len(), "events could not be stored");
-                    let reason = match error {
-                        LedgerError::Refused(_) => AcceptError::Refused,
-                        LedgerError::Unavailable(_) | LedgerError::Schema { .. } => AcceptError::Unavailable,
-                    };
-                    answers.extend(slice.iter().map(|_| Err(reason)));
-                }
+    /// Commits all events, but for those that the ledger refuses.
+    async fn accept_all(&self, events: &[NewEvent]) -> Vec<Answer> {
+        let Halved { answers, interrupted } = commit_halving(events, |slice| self.ledger.accept(slice)).await;
+        let committed = answers.iter().filter(|answer| answer.is_ok()).count();
+        if committed > 0 {
+            self.metrics.accept_committed(committed);
+        }
+        if let Some(error) = interrupted {
+            self.metrics.ledger_failed(Role::Ingest);
+            tracing::warn!(%error, events = events.len() - answers.len(), "events could not be stored");
+        }
+        let mut answers: Vec<Answer> =
+            events.iter().zip(answers).map(|(event, answer)| self.settle(event, answer)).collect();
+        answers.resize(events.len(), Err(AcceptError::Unavailable));
+        answers
+    }
+
+    fn settle(&self, event: &NewEvent, answer: Result<Accepted, LedgerError>) -> Answer {
+        match answer {
+            Ok(accepted) => receipt(event, &accepted),
+            Err(error) => {
+                self.metrics.ledger_failed(Role::Ingest);
+                tracing::error!(%error, event = %event.event.id, "the ledger refuses an event: this is a defect, report it");
+                Err(AcceptError::Refused)
             }
         }
-        answers
     }
 }
 
 fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
     match accepted {
-        Accepted::New => Ok(Receipt { event_id: new.event.id, fanout_count: fanout_count(new), repeated: false }),
+        Accepted::New => Ok(Receipt { event_id: new.event.id, fanout_count: new.fanout_count(), repeated: false }),
         Accepted::Repeated { event, fanout_count } => {
             Ok(Receipt { event_id: *event, fanout_count: *fanout_count, repeated: true })
         }
         Accepted::Conflict => Err(AcceptError::Conflict),
     }
-}
-
-fn fanout_count(new: &NewEvent) -> u32 {
-    let targets: usize = new.parts.iter().map(|part| part.targets.len()).sum();
-    u32::try_from(targets).unwrap_or(u32::MAX)
 }
 
 fn is_new(answer: &Answer) -> bool {

@@ -87,14 +87,12 @@ impl BodyReader {
 }
 
 async fn collect(mut body: Body, announced: Option<usize>) -> Result<Bytes, Problem> {
-    let mut whole = BytesMut::new();
+    // Of its own, and of the right size: a slice of the connection's buffer would keep all of that in memory.
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or_default());
     let mut dropped = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::new(ProblemKind::IncompleteBody, "The body ended early."))?;
         let Ok(data) = frame.into_data() else { continue };
-        if dropped == 0 && Some(data.len()) == announced {
-            return Ok(data);
-        }
         if dropped == 0 && whole.len() + data.len() <= REQUEST_BODY_BYTES_MAX {
             whole.extend_from_slice(&data);
             continue;

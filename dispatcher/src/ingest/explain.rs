@@ -1,6 +1,7 @@
 //! The dry run of routing: which endpoints would get an event, and why the others would not.
 
 use dispatcher_core::event::Event;
+use dispatcher_core::filter::FilterBudget;
 use dispatcher_core::limits::EXPLANATIONS_MAX;
 use dispatcher_core::route::{Explanation, NotMatchedReason, Verdict};
 use serde::Serialize;
@@ -34,13 +35,10 @@ struct NotMatchedView {
 }
 
 /// Explains routing by the present table, as if the event were accepted now.
-pub(super) fn explain(snapshot: &Snapshot, event: &Event) -> RouteView {
-    let mut explanations = snapshot.index.explain(event);
-    explanations
-        .sort_by(|a, b| (&a.subscription_name, &a.endpoint_name).cmp(&(&b.subscription_name, &b.endpoint_name)));
-    let mut view =
-        RouteView { matched: Vec::new(), not_matched: Vec::new(), truncated: explanations.len() > EXPLANATIONS_MAX };
-    for explanation in explanations.into_iter().take(EXPLANATIONS_MAX) {
+pub(super) fn explain(snapshot: &Snapshot, event: &Event, budget: &mut FilterBudget) -> RouteView {
+    let explained = snapshot.index.explain(event, EXPLANATIONS_MAX, budget);
+    let mut view = RouteView { matched: Vec::new(), not_matched: Vec::new(), truncated: explained.is_truncated };
+    for explanation in explained.explanations {
         match explanation.verdict {
             Verdict::Matched => {
                 let row = snapshot.index.endpoint(explanation.target.endpoint);

@@ -83,8 +83,8 @@ async fn route(
     let (head, body) = request.into_parts();
     let received = ingest.receive(&tenant, &head, body, Purpose::DryRun).await?;
     let draft = native_draft(&head.headers, &received.body.bytes)?;
-    let event = identified(draft, received.tenant);
-    Ok(Json(explain(&received.snapshot, &event)))
+    let (event, snapshot) = (identified(draft, received.tenant), received.snapshot);
+    ingest.routing.run(move |budget| explain(&snapshot, &event, budget)).await.map(Json)
 }
 
 fn native_draft(headers: &HeaderMap, body: &bytes::Bytes) -> Result<Draft, Problem> {

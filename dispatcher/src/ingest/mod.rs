@@ -7,18 +7,22 @@ mod body;
 mod explain;
 mod handlers;
 mod publish;
+mod routing;
 
 pub use acceptor::{AcceptError, Acceptor, AcceptorTask, NewRequest, Receipt};
 pub use admission::{Admission, AdmissionLimits, AdmissionTask};
 pub use body::{BodyReader, ReadBody};
 pub use handlers::router;
+pub use routing::Routing;
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use dispatcher_core::event::{Draft, Event, EventError, EventErrorReason};
+use dispatcher_core::filter::FilterBudget;
 use dispatcher_core::id::{EventId, TenantId};
-use dispatcher_core::limits::{FANOUT_MAX, IDEMPOTENCY_KEY_LIFETIME};
+use dispatcher_core::limits::{FANOUT_MAX, IDEMPOTENCY_KEY_LIFETIME, REQUEST_TARGETS_MAX};
+use dispatcher_core::route::Routed;
 use http::request::Parts;
 
 use crate::api::parameters::Parameters;
@@ -39,6 +43,8 @@ pub struct Ingest {
     pub admission: Admission,
     /// Reads bodies within bounds.
     pub bodies: BodyReader,
+    /// Where routing runs.
+    pub routing: Routing,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -92,7 +98,7 @@ impl Ingest {
     /// Routes drafts by the table and has the acceptor commit them. Receipts in the order of the drafts.
     async fn accept(&self, received: &Received, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Problem> {
         let batch = drafts.len() > 1;
-        let requests = drafts.into_iter().map(|draft| self.route(received, draft)).collect::<Result<_, _>>()?;
+        let requests = self.route(received, drafts).await?;
         let answers = self.acceptor.accept_all(requests).await.map_err(accept_problem)?;
         answers
             .into_iter()
@@ -106,24 +112,55 @@ impl Ingest {
             .collect()
     }
 
-    fn route(&self, received: &Received, draft: Draft) -> Result<NewRequest, Problem> {
-        let digest = draft.digest();
-        let idempotency =
-            draft.idempotency_key.clone().map(|key| Idempotency { key, digest, lifetime: IDEMPOTENCY_KEY_LIFETIME });
-        let event = identified(draft, received.tenant);
-        let routed = received.snapshot.index.route(&event);
-        self.metrics.filters_failed(routed.filter_errors.len());
-        if routed.is_truncated {
-            let detail = format!("The event has more than {FANOUT_MAX} targets. Narrow the tenant's subscriptions.");
-            return Err(Problem::new(ProblemKind::TooManyTargets, detail));
+    /// Gives the drafts their identities and finds their targets.
+    async fn route(&self, received: &Received, drafts: Vec<Draft>) -> Result<Vec<NewRequest>, Problem> {
+        let (events, keys): (Vec<Arc<Event>>, Vec<Option<Idempotency>>) = drafts
+            .into_iter()
+            .map(|draft| {
+                let idempotency = idempotency(&draft);
+                (Arc::new(identified(draft, received.tenant)), idempotency)
+            })
+            .unzip();
+        let (snapshot, of_request) = (Arc::clone(&received.snapshot), events.clone());
+        let routed = self.routing.run(move |budget| route_all(&snapshot, &of_request, budget)).await??;
+        let mut requests = Vec::with_capacity(events.len());
+        for ((event, idempotency), routed) in events.into_iter().zip(keys).zip(routed) {
+            for failure in &routed.filter_errors {
+                self.metrics.filter_failed(failure.error.reason);
+            }
+            requests.push(NewRequest {
+                event,
+                targets: routed.targets,
+                table_version: received.snapshot.version,
+                idempotency,
+            });
         }
-        Ok(NewRequest {
-            event: Arc::new(event),
-            targets: routed.targets,
-            table_version: received.snapshot.version,
-            idempotency,
-        })
+        Ok(requests)
     }
+}
+
+/// Where the events of one request go, within the bounds of one.
+fn route_all(snapshot: &Snapshot, events: &[Arc<Event>], budget: &mut FilterBudget) -> Result<Vec<Routed>, Problem> {
+    let (mut all, mut targets) = (Vec::with_capacity(events.len()), 0);
+    for event in events {
+        let routed = snapshot.index.route(event, budget);
+        targets += routed.targets.len();
+        let detail = if routed.is_truncated {
+            format!("The event has more than {FANOUT_MAX} targets. Narrow the tenant's subscriptions.")
+        } else if targets > REQUEST_TARGETS_MAX {
+            format!("The events have more than {REQUEST_TARGETS_MAX} targets together. Send fewer in one request.")
+        } else {
+            all.push(routed);
+            continue;
+        };
+        return Err(Problem::new(ProblemKind::TooManyTargets, detail));
+    }
+    Ok(all)
+}
+
+fn idempotency(draft: &Draft) -> Option<Idempotency> {
+    let key = draft.idempotency_key.clone()?;
+    Some(Idempotency { key, digest: draft.digest(), lifetime: IDEMPOTENCY_KEY_LIFETIME })
 }
 
 /// The tenant that a path names.

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dispatcher_core::limits::{MESSAGE_BODY_BYTES_MAX, MESSAGE_DELIVERIES_MAX};
-
 use crate::ledger::NewEvent;
-use crate::queue::{Item, Message, Queue, Track, Work};
+use crate::queue::{self, Item, Message, Queue, Track, Work};
 
 /// Publishes freshly accepted events, whose parts are leased with `gen` 1. Answers how many messages the queue did not
 /// take on: their work stays in the ledger and is due when the lease ends.
@@ -18,9 +16,9 @@ pub(super) async fn publish(queue: &dyn Queue, events: Vec<NewEvent>, lease_unti
     failed
 }
 
-/// Messages by pool: no message over either limit, but for a single event that is larger on its own.
+/// Messages by pool.
 fn pack(events: Vec<NewEvent>, lease_until_unix_ms: u64) -> BTreeMap<String, Vec<Message>> {
-    let mut packers: BTreeMap<String, Packer> = BTreeMap::new();
+    let mut items: BTreeMap<String, Vec<Item>> = BTreeMap::new();
     for new in events {
         for part in new.parts {
             let item = Item {
@@ -29,36 +27,10 @@ fn pack(events: Vec<NewEvent>, lease_until_unix_ms: u64) -> BTreeMap<String, Vec
                 lease_until_unix_ms,
                 work: Work::Part { part: part.number, r#gen: 1, targets: part.targets },
             };
-            packers.entry(part.pool).or_default().push(item);
+            items.entry(part.pool).or_default().push(item);
         }
     }
-    packers.into_iter().map(|(pool, packer)| (pool, packer.messages)).collect()
-}
-
-#[derive(Default)]
-struct Packer {
-    messages: Vec<Message>,
-    deliveries: usize,
-    body_bytes: usize,
-}
-
-impl Packer {
-    fn push(&mut self, item: Item) {
-        let (deliveries, body_bytes) = (item.work.deliveries(), item.event.body.len());
-        let fits = self.deliveries + deliveries <= MESSAGE_DELIVERIES_MAX
-            && self.body_bytes + body_bytes <= MESSAGE_BODY_BYTES_MAX;
-        match self.messages.last_mut() {
-            Some(message) if fits => {
-                message.items.push(item);
-                self.deliveries += deliveries;
-                self.body_bytes += body_bytes;
-            }
-            _ => {
-                self.messages.push(Message { items: vec![item] });
-                (self.deliveries, self.body_bytes) = (deliveries, body_bytes);
-            }
-        }
-    }
+    items.into_iter().map(|(pool, items)| (pool, queue::pack(items))).collect()
 }
 
 #[cfg(test)]
@@ -70,6 +42,7 @@ mod tests {
     use dispatcher_core::delivery::{Target, split_into_parts};
     use dispatcher_core::event::{Attributes, Event};
     use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
+    use dispatcher_core::limits::{MESSAGE_BODY_BYTES_MAX, MESSAGE_DELIVERIES_MAX};
     use dispatcher_core::table::TableVersion;
     use proptest::prelude::*;
 

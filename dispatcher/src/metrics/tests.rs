@@ -12,7 +12,9 @@ fn all_used() -> Metrics {
     metrics.due_claimed(4);
     metrics.set_backlog(7);
     metrics.set_table(TableVersion(9), 0);
-    metrics.filters_failed(1);
+    for reason in FilterErrorReason::ALL {
+        metrics.filter_failed(reason);
+    }
     for kind in ProblemKind::ALL {
         metrics.request_rejected(kind);
     }
@@ -46,6 +48,7 @@ fn no_label_is_unbounded() {
         .map(|kind| kind.as_str())
         .chain(Outcome::ALL.iter().map(|outcome| outcome.as_str()))
         .chain(Role::ALL.iter().map(|role| role.as_str()))
+        .chain(FilterErrorReason::ALL.iter().map(|reason| reason.as_str()))
         .collect();
     let mut seen = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {

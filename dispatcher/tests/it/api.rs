@@ -11,8 +11,9 @@ use dispatcher::problem::ProblemKind;
 use dispatcher_core::delivery::{Attempt, DeliveryKey, EndReason, Next, Outcome, Target};
 use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::recipient::RecipientRule;
-use dispatcher_core::table::{EndpointState, TableChange};
-use harness::{SECRET_PATH, World, endpoint_row, eventually};
+use dispatcher_core::sign::{VerifyingKey, public_key};
+use dispatcher_core::table::{EndpointState, KeyBytes, Row, SigningKey, SigningScheme, TableChange};
+use harness::{SECRET_PATH, World, endpoint_row, eventually, sealing_key};
 use serde_json::json;
 
 #[test]
@@ -149,6 +150,7 @@ async fn deliveries_are_listed_by_event_endpoint_and_state() {
     let delivery = list["items"][0].clone();
     assert_eq!(delivery["delivery_id"], billing_delivery(&event).delivery.to_string());
     assert_eq!((&delivery["subscription"], &delivery["state"]), (&json!("orders"), &json!("open")));
+    assert_eq!(delivery["due_time"], json!(null), "nobody has looked at it yet");
     let path = format!("deliveries/{}", delivery["delivery_id"].as_str().unwrap());
     assert_eq!(world.get(&format!("/v1/tenants/shop/{path}")).await.json(), delivery);
     assert_eq!(world.get(&format!("/v1/tenants/shop/{path}/attempts")).await.json()["items"], json!([]));
@@ -214,6 +216,32 @@ async fn endpoints_show_their_effective_policy_and_no_secret() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(json!(names), json!(["everything", "large", "lost", "orders"]));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_signs_with_ed25519_shows_the_public_keys_in_force() {
+    let world = World::start().await;
+    let key = |byte, retires_at_unix_ms| SigningKey { bytes: KeyBytes(vec![byte; 32]).into(), retires_at_unix_ms };
+    let keys = vec![key(1, None), key(2, Some(u64::MAX)), key(3, Some(1))];
+    let expected: Vec<_> = keys[..2].iter().map(|key| public_key(key).unwrap()).collect();
+    let Row::Endpoint(mut row) = endpoint_row("signed", EndpointState::Active, RecipientRule::Any) else {
+        panic!("an endpoint's row")
+    };
+    let mut secrets = sealing_key().open(row.id, &row.sealed).unwrap();
+    secrets.keys = keys;
+    row.sealed = sealing_key().seal(row.id, &secrets);
+    row.policy.signing_scheme = SigningScheme::StandardWebhooksEd25519;
+    world.ledger.publish_table(TableChange { put: vec![Row::Endpoint(row)], drop: Vec::new() }).await.unwrap();
+    world.table_changed.notify_one();
+    eventually("the endpoint is routed", || async {
+        world.get("/v1/tenants/shop/endpoints/signed").await.status == 200
+    })
+    .await;
+    let shown = world.get("/v1/tenants/shop/endpoints/signed").await.json();
+    assert_eq!(shown["public_keys"], json!(expected));
+    assert!(matches!(VerifyingKey::parse(expected[0].as_bytes()), Ok(VerifyingKey::Ed25519(_))));
+    let shared = world.get("/v1/tenants/shop/endpoints/billing").await.json();
+    assert_eq!(shared.get("public_keys"), None, "a shared key has no public half");
 }
 
 #[tokio::test]
@@ -286,7 +314,7 @@ async fn record_dead(world: &World, dead: DeliveryKey) {
         DeliveryResult {
             key: DeliveryKey::new(dead.tenant, dead.event, paused),
             attempt: None,
-            next: Next::Waiting { delay: Duration::from_secs(60) },
+            next: Next::Waiting { delay: Duration::from_mins(1) },
         },
     ];
     let change = Change::Part { event: dead.event, tenant: dead.tenant, part: 0, r#gen: 1, results };

@@ -1,6 +1,7 @@
 //! Accepting events over real HTTP and into a real ledger.
 
 mod bad_input;
+mod bounds;
 mod broken_ledger;
 
 use std::sync::Arc;
@@ -106,29 +107,6 @@ async fn the_same_request_many_times_at_once_is_one_event() {
     events.dedup();
     assert_eq!(events.len(), 1);
     assert_eq!(world.get(CLOUDEVENTS).await.json()["items"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn many_requests_at_once_share_commits() {
-    let world = Arc::new(World::start().await);
-    let mut requests = JoinSet::new();
-    for number in 0..300 {
-        let world = Arc::clone(&world);
-        requests.spawn(async move { world.publish("order.created", &number.to_string()).await });
-    }
-    let mut events = requests.join_all().await;
-    events.sort_unstable();
-    events.dedup();
-    assert_eq!(events.len(), 300);
-    let metrics = world.metrics.render().unwrap();
-    let value = |name: &str| -> f64 {
-        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
-    };
-    assert_eq!(value("harborhook_accepted_events_total"), 300.0);
-    assert_eq!(value("harborhook_accept_batch_events_sum"), 300.0);
-    let balance = world.ledger.balance().await.unwrap();
-    assert_eq!(balance.iter().map(|balance| (balance.accepted, balance.open)).next(), Some((600, 600)));
 }
 
 #[tokio::test]
@@ -243,7 +221,7 @@ async fn a_backlog_refuses_with_a_time_to_come_back() {
 
 #[tokio::test]
 async fn an_answer_of_202_follows_the_commit_and_only_the_commit() {
-    let (gate, wrap) = BrokenLedger::new();
+    let (gate, wrap) = BrokenLedger::gated();
     let world = World::start_with(Options::default(), wrap).await;
     let body = r#"{"event_type":"order.created","payload":1}"#;
     for (path, content_type, body) in [
@@ -270,7 +248,7 @@ async fn an_answer_of_202_follows_the_commit_and_only_the_commit() {
 
 #[tokio::test]
 async fn one_refused_event_does_not_fail_the_others_of_its_batch() {
-    let (gate, wrap) = BrokenLedger::new();
+    let (gate, wrap) = BrokenLedger::gated();
     gate.repair();
     let world = Arc::new(World::start_with(Options::default(), wrap).await);
     let mut requests = JoinSet::new();

@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::json::{check_depth, elements, members, slice, string};
+use super::json::{self, check_depth, elements, members, string};
 use super::{Attributes, Draft, EventError, EventErrorReason, is_json, native, time};
 use crate::limits::{ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX, BATCH_EVENTS_MAX};
 
@@ -104,7 +104,7 @@ fn parse_structured(request: &Bytes, event: &[u8]) -> Result<Draft, EventError> 
         }
         // For data that are not JSON, a JSON string stands for the text that it holds (JSON event format, 3.1.1).
         (Some(value), None) if !is_json(&content_type) && value.get().starts_with('"') => string("data", value)?.into(),
-        (Some(value), None) => slice(request, value),
+        (Some(value), None) => json::body(request, value),
         (None, None) => Bytes::new(),
     };
     draft(attributes, content_type, body)

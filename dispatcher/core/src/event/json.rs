@@ -60,9 +60,11 @@ pub(super) fn string(field: &str, value: &RawValue) -> Result<String, EventError
     serde_json::from_str(value.get()).map_err(|_| EventError::invalid(field, format!("`{field}` must be a string")))
 }
 
-/// The bytes of a raw value as a slice of the request that it was read from: no copy.
-pub(super) fn slice(request: &Bytes, value: &RawValue) -> Bytes {
-    request.slice_ref(value.get().as_bytes())
+/// The bytes of a raw value: a slice of the request where they are most of it, else a copy. A slice keeps the whole
+/// request in memory for as long as the event lives, however small it is.
+pub(super) fn body(request: &Bytes, value: &RawValue) -> Bytes {
+    let bytes = value.get().as_bytes();
+    if bytes.len() < request.len() / 2 { Bytes::copy_from_slice(bytes) } else { request.slice_ref(bytes) }
 }
 
 fn malformed(error: &serde_json::Error) -> EventError {

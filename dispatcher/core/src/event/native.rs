@@ -2,21 +2,21 @@
 
 use bytes::Bytes;
 
-use super::json::{check_depth, members, slice, string};
+use super::json::{self, check_depth, members, string};
 use super::{Attributes, Draft, EventError, EventErrorReason};
 
 /// Media type of every native event's body.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Reads a publish request. The draft's body is the `payload` member's bytes as they stand in `body`: a slice of it,
-/// with its white space, key order, duplicate keys and numbers untouched.
+/// Reads a publish request. The draft's body is the `payload` member's bytes as they stand in `body`, with
+/// white space, key order, duplicate keys and numbers untouched.
 pub fn parse_publish(body: &Bytes) -> Result<Draft, EventError> {
     check_depth(body)?;
     let (mut event_type, mut payload, mut idempotency_key, mut recipient) = (None, None, None, None);
     for (name, value) in members(body)? {
         match name.as_ref() {
             "event_type" => event_type = Some(string("event_type", value)?),
-            "payload" => payload = Some(slice(body, value)),
+            "payload" => payload = Some(json::body(body, value)),
             "idempotency_key" => idempotency_key = Some(string("idempotency_key", value)?),
             "recipient" => recipient = Some(string("recipient", value)?),
             unknown => {

@@ -1,10 +1,15 @@
 //! Points in time as RFC 3339 text.
 
-/// Milliseconds since the Unix epoch as RFC 3339 in UTC, for example `2023-11-14T22:13:20.123Z`.
+/// The last millisecond that RFC 3339, which has four digits for the year, can tell.
+const LAST_UNIX_MS: u64 = 253_402_300_799_999;
+
+/// Milliseconds since the Unix epoch as RFC 3339 in UTC, for example `2023-11-14T22:13:20.123Z`. A time beyond the year
+/// 9999 becomes the last that can be told.
 ///
 /// The calendar is computed by Howard Hinnant's `civil_from_days`, which counts years from March so that the leap day
 /// comes last.
-pub(crate) fn rfc3339(unix_ms: u64) -> String {
+pub fn rfc3339(unix_ms: u64) -> String {
+    let unix_ms = unix_ms.min(LAST_UNIX_MS);
     let (days, ms_of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -20,7 +25,7 @@ pub(crate) fn rfc3339(unix_ms: u64) -> String {
 }
 
 /// Whether a text has the form of an RFC 3339 timestamp, with every number in its range.
-pub(crate) fn is_rfc3339(text: &str) -> bool {
+pub fn is_rfc3339(text: &str) -> bool {
     let bytes = text.as_bytes();
     let number = |range: std::ops::Range<usize>| -> Option<u32> {
         let digits = bytes.get(range)?;
@@ -71,6 +76,8 @@ mod tests {
             (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
             (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (LAST_UNIX_MS, "9999-12-31T23:59:59.999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(unix_ms), text);
             assert!(is_rfc3339(text));

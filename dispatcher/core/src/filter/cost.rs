@@ -9,20 +9,29 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use serde_json::Value;
 
 use super::program::{FUNCTION_MATCHES, FUNCTION_NEGATE, Program, pattern_number};
-use crate::limits::FILTER_COST_MAX;
 
 /// Copies that the interpreter makes of a function's arguments and result.
 const COPIES_OF_A_CALL: u64 = 4;
 /// Copies of a list under construction in each step of `map` and `filter`.
 const COPIES_OF_A_STEP: u64 = 3;
+/// Values whose size is taken in the time in which one is copied.
+const VALUES_LOOKED_AT_PER_UNIT: u64 = 8;
 /// Bytes of text that count as one value.
 const TEXT_BYTES_PER_UNIT: usize = 64;
 
-/// The cost, or `None` as soon as it is above [`FILTER_COST_MAX`].
-pub(super) fn of(program: &Program, event: &Value) -> Option<u64> {
-    let mut meter = Meter { spent: 0, times: 1, event, program, variables: Vec::new() };
-    meter.walk(&program.expression)?;
-    Some(meter.spent)
+/// What is known of a filter's cost on an event.
+pub(super) struct Estimate {
+    /// The cost, or `None` as soon as it is above what was allowed.
+    pub(super) steps: Option<u64>,
+    /// What finding out has cost itself.
+    pub(super) looked: u64,
+}
+
+/// The cost, if it is at most `steps_max`.
+pub(super) fn of(program: &Program, event: &Value, steps_max: u64) -> Estimate {
+    let mut meter = Meter { spent: 0, looked: 0, steps_max, times: 1, event, program, variables: Vec::new() };
+    let answered = meter.walk(&program.expression);
+    Estimate { steps: answered.map(|_| meter.spent), looked: meter.looked }
 }
 
 /// What is known of a value before evaluation.
@@ -36,6 +45,9 @@ enum Shape<'a> {
 
 struct Meter<'a> {
     spent: u64,
+    /// Steps of the walk itself.
+    looked: u64,
+    steps_max: u64,
     /// How often what is being looked at is evaluated.
     times: u64,
     event: &'a Value,
@@ -46,10 +58,11 @@ struct Meter<'a> {
 impl<'a> Meter<'a> {
     fn charge(&mut self, units: u64) -> Option<()> {
         self.spent = self.spent.saturating_add(units.saturating_mul(self.times));
-        (self.spent <= FILTER_COST_MAX).then_some(())
+        (self.spent <= self.steps_max).then_some(())
     }
 
     fn walk(&mut self, expression: &'a IdedExpr) -> Option<Shape<'a>> {
+        self.looked += 1;
         self.charge(1)?;
         match &expression.expr {
             Expr::Literal(LiteralValue::String(text)) => Some(Shape::Bound(1 + text_size(text))),
@@ -187,8 +200,9 @@ impl<'a> Meter<'a> {
             Shape::Bound(size) => Some(size),
             Shape::Known(value) => {
                 let size = weigh(value);
-                self.spent = self.spent.saturating_add(size / 8);
-                (self.spent <= FILTER_COST_MAX).then_some(size)
+                self.looked = self.looked.saturating_add(size / VALUES_LOOKED_AT_PER_UNIT);
+                self.spent = self.spent.saturating_add(size / VALUES_LOOKED_AT_PER_UNIT);
+                (self.spent <= self.steps_max).then_some(size)
             }
         }
     }

@@ -20,7 +20,12 @@ fn event(data: impl Into<Bytes>) -> Event {
 
 fn answer(filter: &str, data: &str) -> Result<bool, FilterErrorReason> {
     let filter = Filter::compile(filter).map_err(|error| error.reason)?;
-    filter.matches(&FilterInput::new(&event(data.to_owned()))).map_err(|error| error.reason)
+    filter.matches(&FilterInput::new(&event(data.to_owned())), &mut plenty()).map_err(|error| error.reason)
+}
+
+/// A budget that no filter on its own can exceed.
+fn plenty() -> FilterBudget {
+    FilterBudget::new(u64::MAX, u64::MAX)
 }
 
 const ORDER: &str = r#"{"total": 120.5, "count": 3, "big": 18446744073709551615, "least": -9223372036854775808,
@@ -141,6 +146,35 @@ fn cost_is_bounded_before_evaluation() {
 }
 
 #[test]
+fn filters_share_the_steps_of_their_event_and_request() {
+    let list = event(format!("[{}]", vec!["7"; 1_000].join(",")));
+    let filter = Filter::compile("event.data.exists(x, x == 8)").unwrap();
+    let mut budget = plenty();
+    let input = FilterInput::read(&list, &mut budget).unwrap();
+    filter.matches(&input, &mut budget).unwrap();
+    let steps = u64::MAX - budget.steps_left();
+
+    let count = |budget: &mut FilterBudget| {
+        budget.begin_event();
+        let input = FilterInput::read(&list, budget)?;
+        (0..5).map(|_| filter.matches(&input, budget)).collect::<Result<Vec<bool>, FilterError>>()
+    };
+    let reason = |answer: Result<Vec<bool>, FilterError>| answer.map(|_| ()).map_err(|error| error.reason);
+    for (event_steps, request_steps, first, second) in [
+        (10 * steps, 10 * steps, Ok(()), Ok(())),
+        (2 * steps, 10 * steps, Err(FilterErrorReason::CostExceeded), Err(FilterErrorReason::CostExceeded)),
+        (10 * steps, 6 * steps, Ok(()), Err(FilterErrorReason::CostExceeded)),
+        (0, 0, Err(FilterErrorReason::CostExceeded), Err(FilterErrorReason::CostExceeded)),
+    ] {
+        let mut budget = FilterBudget::new(event_steps, request_steps);
+        assert_eq!(reason(count(&mut budget)), first, "first event, {event_steps} of {request_steps}");
+        assert_eq!(budget.is_exceeded(), first.is_err());
+        assert_eq!(reason(count(&mut budget)), second, "second event, {event_steps} of {request_steps}");
+        assert_eq!(budget.is_exceeded(), second.is_err());
+    }
+}
+
+#[test]
 fn the_largest_filters_fit_the_stack_of_a_thread() {
     use FilterErrorReason::{Evaluation, Syntax, TooLarge, Unsupported};
     for (text, expected) in [
@@ -233,14 +267,14 @@ proptest! {
 
     #[test]
     fn no_expression_panics_on_any_event(filter in expression(), data in data()) {
-        let answer = Filter::compile(&filter).and_then(|filter| filter.matches(&FilterInput::new(&event(data))));
+        let answer = Filter::compile(&filter).and_then(|filter| filter.matches(&FilterInput::new(&event(data)), &mut plenty()));
         prop_assert!(answer.err().is_none_or(|error| !error.message.is_empty()));
     }
 
     #[test]
     fn no_text_panics_when_it_is_compiled(text in "\\PC{0,60}|[a-z.()\\[\\]{}'\"!&|+*?:,0-9 =<>\\\\-]{0,60}|(event|\\.|data|\\(|\\)|has|\\?|:|'|\\{|\\}){0,20}") {
         if let Ok(filter) = Filter::compile(&text) {
-            filter.matches(&FilterInput::new(&event("{}"))).ok();
+            filter.matches(&FilterInput::new(&event("{}")), &mut plenty()).ok();
         }
     }
 }

@@ -79,10 +79,14 @@ fn target(subscription: &str, endpoint: &str) -> Target {
 }
 
 fn routed(index: &RoutingIndex, event: &Event) -> BTreeSet<Target> {
-    let routed = index.route(event);
+    let routed = index.route(event, &mut FilterBudget::of_request());
     let targets: BTreeSet<Target> = routed.targets.iter().map(|(_, target)| *target).collect();
     assert_eq!(targets.len(), routed.targets.len(), "a target comes twice");
     targets
+}
+
+fn explain(index: &RoutingIndex, event: &Event, explanations_max: usize) -> Explained {
+    index.explain(event, explanations_max, &mut FilterBudget::of_request())
 }
 
 #[test]
@@ -141,7 +145,8 @@ fn explanations_name_the_reason_for_every_target() {
     ]);
     assert_eq!(problems.iter().map(|problem| problem.name.as_str()).collect::<Vec<_>>(), ["invalid"]);
     let event = event("order.created", None, "{\"total\": 1}");
-    let explanations = index.explain(&event);
+    let Explained { explanations, is_truncated } = explain(&index, &event, 8);
+    assert!(!is_truncated);
     let verdicts: Vec<(&str, Option<&str>, Verdict)> = explanations
         .iter()
         .map(|one| (one.subscription_name.as_str(), one.endpoint_name.as_deref(), one.verdict))
@@ -159,7 +164,9 @@ fn explanations_name_the_reason_for_every_target() {
             ("suspended", Some("billing"), Verdict::NotMatched(NotMatchedReason::SubscriptionSuspended)),
         ]
     );
-    let routed = index.route(&event);
+    let first = explain(&index, &event, 7);
+    assert_eq!((&first.explanations[..], first.is_truncated), (&explanations[..7], true));
+    let routed = index.route(&event, &mut FilterBudget::of_request());
     assert_eq!(routed.filter_errors.len(), 1);
     assert_eq!(routed.filter_errors[0].error.reason, FilterErrorReason::Evaluation);
 }
@@ -171,8 +178,11 @@ fn a_subscription_reaches_no_endpoint_of_another_tenant() {
     stolen.endpoints = vec![EndpointId::derive(other, "sink")];
     let (index, _) = RoutingIndex::build([endpoint_of(other, "sink", None), Row::Subscription(stolen)]);
     let event = event("order.created", None, "{}");
-    assert_eq!(index.route(&event), Routed::default());
-    assert_eq!(index.explain(&event)[0].verdict, Verdict::NotMatched(NotMatchedReason::EndpointMissing));
+    assert_eq!(index.route(&event, &mut FilterBudget::of_request()), Routed::default());
+    assert_eq!(
+        explain(&index, &event, 10).explanations[0].verdict,
+        Verdict::NotMatched(NotMatchedReason::EndpointMissing)
+    );
 }
 
 #[test]
@@ -184,9 +194,35 @@ fn the_fan_out_is_bounded_and_says_so() {
         endpoints.chain([Row::Subscription(subscription("all", &names[..count], &["**"]))]).collect::<Vec<_>>()
     };
     for (count, is_truncated) in [(FANOUT_MAX, false), (FANOUT_MAX + 1, true)] {
-        let routed = RoutingIndex::build(rows(count)).0.route(&event("x", None, "{}"));
+        let routed = RoutingIndex::build(rows(count)).0.route(&event("x", None, "{}"), &mut FilterBudget::of_request());
         assert_eq!((routed.targets.len(), routed.is_truncated), (FANOUT_MAX, is_truncated));
     }
+}
+
+#[test]
+fn filters_beyond_the_budget_fail_and_the_others_answer() {
+    let rows = (0..20).map(|number| {
+        let mut row = subscription(&format!("s{number:02}"), &["audit"], &["**"]);
+        row.filter = Some("event.data.exists(x, x == 7)".to_owned());
+        Row::Subscription(row)
+    });
+    let (index, _) = RoutingIndex::build(rows.chain([endpoint("audit", None)]));
+    let event = event("x", None, "[1, 2, 3, 4, 5, 6, 7]");
+    let mut budget = FilterBudget::new(1_000, 1_500);
+    for (least, most) in [(1, 19), (1, 10), (0, 0)] {
+        let routed = index.route(&event, &mut budget);
+        assert_eq!(routed.targets.len() + routed.filter_errors.len(), 20);
+        assert!((least..=most).contains(&routed.targets.len()), "{} targets", routed.targets.len());
+        for failure in routed.filter_errors {
+            assert_eq!(failure.error.reason, FilterErrorReason::CostExceeded);
+        }
+    }
+    assert!(budget.is_exceeded());
+    let explained = index.explain(&event, 20, &mut FilterBudget::new(1_000, 1_000)).explanations;
+    let failed = |one: &&Explanation| one.verdict == Verdict::NotMatched(NotMatchedReason::FilterFailed);
+    assert!((1..20).contains(&explained.iter().filter(failed).count()));
+    let plenty = index.route(&event, &mut FilterBudget::of_request());
+    assert_eq!((plenty.targets.len(), plenty.filter_errors.len()), (20, 0));
 }
 
 fn event_type() -> impl Strategy<Value = String> {
@@ -246,11 +282,13 @@ fn naive(rows: &[Row], event: &Event) -> BTreeSet<Target> {
     let mut targets = BTreeSet::new();
     for row in rows {
         let Row::Subscription(row) = row else { continue };
+        let mut budget = FilterBudget::of_request();
+        let input = FilterInput::read(event, &mut budget).unwrap();
         let has_type = row.event_types.iter().any(|text| TypePattern::parse(text).unwrap().matches(&event.event_type));
         let is_true = row
             .filter
             .as_deref()
-            .is_none_or(|text| Filter::compile(text).unwrap().matches(&FilterInput::new(event)).unwrap_or(false));
+            .is_none_or(|text| Filter::compile(text).unwrap().matches(&input, &mut budget).unwrap_or(false));
         for endpoint in row.endpoints.iter().filter_map(|id| endpoints.get(id)) {
             if !row.suspended && has_type && is_true && endpoint.recipient.admits(event.recipient.as_deref()) {
                 targets.insert(Target { subscription: row.id, endpoint: endpoint.id });
@@ -273,8 +311,8 @@ proptest! {
         let (index, problems) = RoutingIndex::build(rows);
         prop_assert_eq!(problems, []);
         prop_assert_eq!(&routed(&index, &event), &expected);
-        let explained: BTreeSet<Target> = index
-            .explain(&event)
+        let explained: BTreeSet<Target> = explain(&index, &event, usize::MAX)
+            .explanations
             .into_iter()
             .filter(|one| one.verdict == Verdict::Matched)
             .map(|one| one.target)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::api::{Api, router};
-use dispatcher::ingest::{Acceptor, Admission, AdmissionLimits, BodyReader, Ingest};
+use dispatcher::ingest::{Acceptor, Admission, AdmissionLimits, BodyReader, Ingest, Routing};
 use dispatcher::ledger::Ledger;
 use dispatcher::ledger::sqlite::SqliteLedger;
 use dispatcher::metrics::Metrics;
@@ -130,6 +130,7 @@ impl World {
             acceptor,
             admission,
             bodies: options.bodies,
+            routing: Routing::default(),
             metrics: Arc::clone(&metrics),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

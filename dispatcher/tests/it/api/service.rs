@@ -91,6 +91,33 @@ async fn open_access_is_refused_beyond_loopback() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_this_machines_is_refused_on_both_listeners() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger(folder.path()).await;
+    ledger.publish_table(TableChange { put: vec![tenant_row("shop")], drop: vec![] }).await.unwrap();
+    let (service, shutdown) = start(&ledger, "127.0.0.1:0").await.unwrap();
+    let client = reqwest::Client::builder().build().unwrap();
+    for (address, path) in [(service.address, "/v1/tenants/shop/events"), (service.admin_address.unwrap(), "/healthz")]
+    {
+        for (host, status) in [
+            ("rebound.example", 403),
+            (&format!("rebound.example:{}", address.port()), 403),
+            ("localhost", 200),
+            (&format!("[::1]:{}", address.port()), 200),
+        ] {
+            let response = client.get(format!("http://{address}{path}")).header("host", host).send().await.unwrap();
+            assert_eq!(response.status(), status, "{host} on {path}");
+            let text = response.text().await.unwrap();
+            assert_eq!(text.contains("problems/foreign-host"), status == 403, "{text}");
+        }
+    }
+    let rejected = "harborhook_rejected_requests_total{reason=\"foreign-host\"} 4";
+    assert!(service.metrics.render().unwrap().contains(rejected));
+    shutdown.cancel();
+    service.join.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_event_goes_in_and_a_signed_request_comes_out() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path()).await;

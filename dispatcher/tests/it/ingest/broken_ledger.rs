@@ -39,7 +39,7 @@ impl BrokenLedger {
     pub(crate) const REFUSED_TYPE: &str = "refused";
 
     /// The gate, and what puts the ledger before a real one.
-    pub(crate) fn new() -> (Gate, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
+    pub(crate) fn gated() -> (Gate, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
         let gate = Gate(Arc::new(AtomicBool::new(true)));
         let broken = gate.clone();
         (gate, move |real| Arc::new(Self { real, broken }))
@@ -126,9 +126,14 @@ impl Ledger for BrokenLedger {
         self.real.delivery(tenant, delivery).await
     }
 
-    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError> {
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        delivery: DeliveryId,
+        rows_max: u32,
+    ) -> Result<Vec<AttemptRecord>, LedgerError> {
         self.broken.check()?;
-        self.real.attempts(tenant, delivery).await
+        self.real.attempts(tenant, delivery, rows_max).await
     }
 
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {
