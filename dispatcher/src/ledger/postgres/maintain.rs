@@ -1,0 +1,189 @@
+//! Partitions: one a day for events, deliveries and attempts, made ahead and dropped by retention.
+
+use std::time::Duration;
+
+use dispatcher_core::limits::{LEDGER_PARTITION_DAYS_AHEAD, LEDGER_PARTITION_LOCK_TIMEOUT, STATISTICS_MINUTES_MAX};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::encode::int8;
+use super::{LedgerError, retention};
+
+/// The partitioned tables, each with the column that carries the day.
+const PARTITIONED: [(&str, &str); 3] = [("events", "id"), ("deliveries", "id"), ("attempts", "delivery")];
+
+/// Seconds of a day, and of nothing else: days begin at midnight UTC.
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// What maintenance did, and what it found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Days whose partitions were made.
+    pub days_made: u32,
+    /// Days whose partitions were dropped.
+    pub days_dropped: u32,
+    /// Deliveries that were given up because their day is over.
+    pub deliveries_ended: u64,
+    /// Rows of events outside every day's partition. More than none means that a producer's clock is wrong by days,
+    /// or that nobody has called for maintenance: an alarm.
+    pub events_outside: u64,
+}
+
+/// See [`super::PostgresLedger::maintain`].
+pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maintained, LedgerError> {
+    let mut done = Maintained { days_made: make_partitions(pool).await?, ..Maintained::default() };
+    let kept_days = i32::try_from(retention.as_secs() / DAY_SECONDS).unwrap_or(i32::MAX / 2).max(1);
+    let first_kept = today(pool).await?.saturating_sub(kept_days);
+    done.deliveries_ended = retention::end_unfinished(pool, first_of_day(first_kept)).await?;
+    for day in days(pool).await?.into_iter().filter(|day| *day < first_kept) {
+        done.days_dropped += u32::from(drop_day(pool, day).await?);
+    }
+    empty_defaults(pool, first_of_day(first_kept)).await?;
+    let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM events_default").fetch_one(pool).await?;
+    done.events_outside = u64::try_from(outside).unwrap_or_default();
+    sqlx::query("DELETE FROM endpoint_statistics WHERE minute <= floor(extract(epoch FROM now()) / 60)::int8 - $1")
+        .bind(int8(STATISTICS_MINUTES_MAX))
+        .execute(pool)
+        .await?;
+    Ok(done)
+}
+
+/// Makes the partitions of yesterday, today and the coming days that are missing; answers how many days.
+pub(super) async fn make_partitions(pool: &PgPool) -> Result<u32, LedgerError> {
+    let (today, present) = (today(pool).await?, days(pool).await?);
+    let mut made = 0;
+    for day in today - 1..=today + LEDGER_PARTITION_DAYS_AHEAD {
+        if !present.contains(&day) {
+            made += u32::from(make_day(pool, day).await?);
+        }
+    }
+    Ok(made)
+}
+
+/// The day by the database's clock, counted from 1970-01-01.
+async fn today(pool: &PgPool) -> Result<i32, LedgerError> {
+    let today = "SELECT floor(extract(epoch FROM now()) / 86400)::int4";
+    Ok(sqlx::query_scalar(today).fetch_one(pool).await?)
+}
+
+/// Days that have partitions.
+async fn days(pool: &PgPool) -> Result<Vec<i32>, LedgerError> {
+    Ok(sqlx::query_scalar(
+        "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') - date '1970-01-01' FROM pg_inherits i
+         JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'events'::regclass AND c.relname ~ '^events_[0-9]{8}$' ORDER BY 1",
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// The lowest identity of a day.
+fn first_of_day(day: i32) -> Uuid {
+    let ms = u64::try_from(day).unwrap_or_default() * DAY_SECONDS * 1000;
+    Uuid::from_u128(u128::from(ms) << 80)
+}
+
+/// The end of a partition's name, as `20260131`.
+async fn suffix(transaction: &mut Transaction<'_, Postgres>, day: i32) -> Result<String, LedgerError> {
+    let suffix = "SELECT to_char(date '1970-01-01' + $1, 'YYYYMMDD')";
+    Ok(sqlx::query_scalar(suffix).bind(day).fetch_one(&mut **transaction).await?)
+}
+
+/// Begins a change of partitions; `None` if another process is at one. It waits for locks only a short time, since
+/// everybody else waits behind it, and is tried again at the next maintenance.
+async fn begin_alone(pool: &PgPool) -> Result<Option<Transaction<'static, Postgres>>, LedgerError> {
+    let mut transaction = pool.begin().await?;
+    let alone: bool = sqlx::query_scalar(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('harborhook partitions ' || current_schema(), 0))
+                AND set_config('lock_timeout', $1, true) <> ''",
+    )
+    .bind(LEDGER_PARTITION_LOCK_TIMEOUT.as_millis().to_string())
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(alone.then_some(transaction))
+}
+
+async fn execute(transaction: &mut Transaction<'_, Postgres>, statement: String) -> Result<(), LedgerError> {
+    sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Makes a day's partitions. Rows of the day that the default partitions have caught move into them.
+async fn make_day(pool: &PgPool, day: i32) -> Result<bool, LedgerError> {
+    let Some(mut transaction) = begin_alone(pool).await? else { return Ok(false) };
+    let (first, end) = (first_of_day(day), first_of_day(day + 1));
+    let suffix = suffix(&mut transaction, day).await?;
+    for (table, column) in PARTITIONED {
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(format!("{table}_{suffix}"))
+            .fetch_one(&mut *transaction)
+            .await?;
+        if exists {
+            return Ok(false);
+        }
+        execute(&mut transaction, format!("CREATE TABLE {table}_{suffix} (LIKE {table} INCLUDING ALL)")).await?;
+        execute(&mut transaction, format!("LOCK TABLE {table}_default IN ACCESS EXCLUSIVE MODE")).await?;
+        execute(
+            &mut transaction,
+            format!(
+                "WITH moved AS (DELETE FROM {table}_default WHERE {column} >= '{first}' AND {column} < '{end}' RETURNING *)
+                 INSERT INTO {table}_{suffix} SELECT * FROM moved"
+            ),
+        )
+        .await?;
+        execute(
+            &mut transaction,
+            format!("ALTER TABLE {table} ATTACH PARTITION {table}_{suffix} FOR VALUES FROM ('{first}') TO ('{end}')"),
+        )
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Drops a day's partitions, unless something of the day or of an earlier one is unfinished. With the partitions
+/// locked nothing of the day can be opened again.
+async fn drop_day(pool: &PgPool, day: i32) -> Result<bool, LedgerError> {
+    let Some(mut transaction) = begin_alone(pool).await? else { return Ok(false) };
+    let suffix = suffix(&mut transaction, day).await?;
+    let tables = PARTITIONED.map(|(table, _)| format!("{table}_{suffix}")).join(", ");
+    execute(&mut transaction, format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await?;
+    if retention::is_unfinished_before(&mut transaction, first_of_day(day + 1)).await? {
+        return Ok(false);
+    }
+    execute(&mut transaction, format!("DROP TABLE {tables}")).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Removes what the default partitions have caught and is too old, unless something as old is unfinished.
+async fn empty_defaults(pool: &PgPool, bound: Uuid) -> Result<(), LedgerError> {
+    let any_old = "SELECT EXISTS (SELECT FROM events_default WHERE id < $1)";
+    if !sqlx::query_scalar(any_old).bind(bound).fetch_one(pool).await? {
+        return Ok(());
+    }
+    let Some(mut transaction) = begin_alone(pool).await? else { return Ok(()) };
+    let tables = PARTITIONED.map(|(table, _)| format!("{table}_default")).join(", ");
+    execute(&mut transaction, format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await?;
+    if !retention::is_unfinished_before(&mut transaction, bound).await? {
+        retention::empty_defaults(&mut transaction, bound).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher_core::id::EventId;
+
+    use super::*;
+
+    #[test]
+    fn a_day_holds_the_identities_of_its_milliseconds() {
+        let midnight_ms = 20_781 * DAY_SECONDS * 1000;
+        let id = |ms: u64, random: u8| EventId::from_parts(ms, [random; 10]).0;
+        assert!(id(midnight_ms - 1, 0xff) < first_of_day(20_781));
+        assert!(id(midnight_ms, 0) >= first_of_day(20_781));
+        assert!(id(midnight_ms + DAY_SECONDS * 1000 - 1, 0xff) < first_of_day(20_782));
+    }
+}

@@ -1,0 +1,197 @@
+//! The distributed ledger: a PostgreSQL database, from version 14 on.
+//!
+//! Any number of processes work on it at once. Statements take whole batches as arrays; rows are locked in the order
+//! outbox, due, deliveries, lanes, each by key, and claims never wait for a lock, so nothing deadlocks. Statements are
+//! written so that each row is looked up by key whatever the planner believes of a table's size (`ANY` over an array,
+//! `LATERAL` with `OFFSET 0`): these tables are empty in one minute and hold millions in the next. Every time is the
+//! database's. A write that is tried again because its commit was unclear changes nothing the second time.
+
+mod accept;
+mod claim;
+mod connect;
+mod encode;
+mod error;
+mod events;
+mod facts;
+mod finish;
+mod listing;
+mod maintain;
+mod migrate;
+mod record;
+mod retention;
+mod routes;
+mod statistics;
+mod take;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::table::{TableChange, TableVersion};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use self::claim::OutboxBounds;
+pub use self::connect::PostgresConfig;
+pub(super) use self::error::classify;
+pub use self::maintain::Maintained;
+use self::statistics::Statistics;
+use super::{
+    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
+    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
+    Replayed, TableLoad,
+};
+
+/// A ledger in a PostgreSQL database.
+pub struct PostgresLedger {
+    pool: PgPool,
+    statistics: Statistics,
+    outbox_bounds: OutboxBounds,
+}
+
+impl PostgresLedger {
+    /// Connects to a database whose schema is there already.
+    ///
+    /// # Errors
+    /// [`LedgerError::Schema`] if the schema is missing, too old or too new; [`LedgerError::Refused`] if the
+    /// configuration is wrong, so that trying again is of no use: a malformed URL, a certificate that is not trusted,
+    /// a password or a right that is missing; [`LedgerError::Unavailable`] if the server does not answer or takes no
+    /// writes: try again.
+    pub async fn connect(config: PostgresConfig) -> Result<Self, LedgerError> {
+        let pool = connect::open(&config).await?;
+        Ok(Self { pool, statistics: Statistics::default(), outbox_bounds: OutboxBounds::default() })
+    }
+
+    /// Brings the schema up to date, under a lock, and makes the partitions of the coming days. Errors as for
+    /// [`Self::connect`].
+    pub async fn migrate(config: &PostgresConfig) -> Result<(), LedgerError> {
+        migrate::migrate(connect::options(config)?).await
+    }
+
+    /// Makes the partitions of the coming days, ends what is unfinished after `retention`, and drops the partitions
+    /// of days before that in which nothing is unfinished. Call it every few minutes, in any number of processes: one
+    /// of them does the work. `retention` counts in whole days and is at least one.
+    pub async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        maintain::maintain(&self.pool, retention).await
+    }
+
+    /// Notifies `changed` whenever any process publishes a table. Runs until it is dropped or the connection fails;
+    /// then polling has to do until it is called again. It keeps one connection of the pool.
+    pub async fn watch_table(&self, changed: Arc<Notify>) -> Result<(), LedgerError> {
+        routes::watch(&self.pool, &changed).await
+    }
+
+    /// Closes all connections, once what is under way is finished. What was counted last is written before.
+    pub async fn close(&self) {
+        self.statistics.flush_quietly(&self.pool).await;
+        self.pool.close().await;
+    }
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
+        accept::accept(&self.pool, &events).await
+    }
+
+    async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
+        let (answers, counted) = record::record(&self.pool, &changes).await?;
+        self.statistics.add(counted);
+        self.statistics.flush_when_due(&self.pool).await;
+        Ok(answers)
+    }
+
+    async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
+        take::take(&self.pool, &holds, lease).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
+        self.statistics.flush_when_due(&self.pool).await;
+        claim::claim(&self.pool, &claim, &self.outbox_bounds).await
+    }
+
+    async fn expire_all_leases(&self) -> Result<(), LedgerError> {
+        take::expire_all_leases(&self.pool).await
+    }
+
+    async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError> {
+        routes::set_gates(&self.pool, &gates).await
+    }
+
+    async fn disable(&self, endpoint: EndpointId, revision: &str, reason: DisableReason) -> Result<(), LedgerError> {
+        routes::disable(&self.pool, endpoint, revision, reason).await
+    }
+
+    async fn disabled(&self) -> Result<Vec<Disabled>, LedgerError> {
+        routes::disabled(&self.pool).await
+    }
+
+    async fn cancel_orphans(&self, grace: Duration, rows_max: u32) -> Result<u64, LedgerError> {
+        finish::cancel_orphans(&self.pool, grace, rows_max).await
+    }
+
+    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
+        routes::publish_table(&self.pool, &change).await
+    }
+
+    async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
+        routes::load_table(&self.pool, since).await
+    }
+
+    async fn events(&self, tenant: TenantId, query: EventQuery) -> Result<Page<EventRecord>, LedgerError> {
+        events::events(&self.pool, tenant, &query).await
+    }
+
+    async fn event(&self, tenant: TenantId, event: EventId) -> Result<Option<EventRecord>, LedgerError> {
+        events::event(&self.pool, tenant, event).await
+    }
+
+    async fn deliveries(&self, tenant: TenantId, query: DeliveryQuery) -> Result<Page<DeliveryRecord>, LedgerError> {
+        listing::deliveries(&self.pool, tenant, &query).await
+    }
+
+    async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError> {
+        listing::delivery(&self.pool, tenant, delivery).await
+    }
+
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        delivery: DeliveryId,
+        rows_max: u32,
+    ) -> Result<Vec<AttemptRecord>, LedgerError> {
+        listing::attempts(&self.pool, tenant, delivery, rows_max).await
+    }
+
+    async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {
+        if let Some(run) = finish::replay(&self.pool, tenant, delivery).await? {
+            return Ok(Replayed::Started { run });
+        }
+        // It was not finished just now, whatever has become of it since.
+        let record = listing::delivery(&self.pool, tenant, delivery).await?;
+        Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
+    }
+
+    async fn backlog(&self) -> Result<Backlog, LedgerError> {
+        facts::backlog(&self.pool).await
+    }
+
+    async fn balance(&self) -> Result<Vec<Balance>, LedgerError> {
+        facts::balance(&self.pool).await
+    }
+
+    async fn endpoint_facts(&self, tenant: TenantId, window: Duration) -> Result<Vec<EndpointFacts>, LedgerError> {
+        self.statistics.flush(&self.pool).await?;
+        facts::endpoint_facts(&self.pool, tenant, window).await
+    }
+
+    async fn expire_idempotency_keys(&self, rows_max: u32) -> Result<u64, LedgerError> {
+        finish::expire_idempotency_keys(&self.pool, rows_max).await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}

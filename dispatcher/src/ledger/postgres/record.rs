@@ -1,0 +1,252 @@
+//! Recording results: compare-and-set on the hold, then deliveries, due times, attempts, lanes.
+//!
+//! First results take four round trips a batch: begin, the parts, their rows, commit.
+
+mod columns;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use dispatcher_core::delivery::{Next, Outcome};
+use dispatcher_core::id::{DeliveryId, EventId};
+use sqlx::{PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use self::columns::Writes;
+use super::encode::{self, count, int4};
+use super::statistics::Counted;
+use super::{Change, LedgerError, Recorded};
+use crate::ledger::DeliveryResult;
+
+/// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
+pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Recorded>, Counted), LedgerError> {
+    let (mut answers, mut counted) = (Vec::with_capacity(changes.len()), Counted::default());
+    if changes.is_empty() {
+        return Ok((answers, counted));
+    }
+    let mut transaction = pool.begin().await?;
+    for wave in waves(changes) {
+        answers.extend(record_wave(&mut transaction, wave, &mut counted).await?);
+    }
+    transaction.commit().await?;
+    Ok((answers, counted))
+}
+
+/// The hold that an attempt was made under.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Maker {
+    run: u32,
+    r#gen: u32,
+    of_part: bool,
+}
+
+/// The row in `due` of an open delivery.
+struct DueRow {
+    run: u32,
+    r#gen: u32,
+    waiting: bool,
+}
+
+/// An outbox part that was still held, and is gone now.
+struct HeldPart {
+    pool: String,
+    target_count: usize,
+}
+
+/// What stands in the ledger of the things that a wave speaks of, locked.
+struct Present {
+    parts: HashMap<(EventId, u16), HeldPart>,
+    due: HashMap<DeliveryId, DueRow>,
+    /// Deliveries of held parts that an earlier, stale holder of the part has delivered after all.
+    early_successes: HashSet<DeliveryId>,
+}
+
+/// Cuts a batch where a delivery or a part comes again: the later change builds on the earlier one.
+fn waves(changes: &[Change]) -> Vec<&[Change]> {
+    let (mut waves, mut start) = (Vec::new(), 0);
+    let mut seen: HashSet<(Uuid, Option<u16>)> = HashSet::new();
+    for (place, change) in changes.iter().enumerate() {
+        let mut keys = Vec::new();
+        match change {
+            Change::Part { event, part, results, .. } => {
+                keys.push((event.0, Some(*part)));
+                keys.extend(results.iter().map(|result| (result.key.delivery.0, None)));
+            }
+            Change::Delivery { result, .. } => keys.push((result.key.delivery.0, None)),
+        }
+        if keys.iter().any(|key| seen.contains(key)) {
+            waves.push(&changes[start..place]);
+            start = place;
+            seen.clear();
+        }
+        seen.extend(keys);
+    }
+    waves.push(&changes[start..]);
+    waves
+}
+
+async fn record_wave(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[Change],
+    counted: &mut Counted,
+) -> Result<Vec<Recorded>, LedgerError> {
+    let parts = delete_parts(transaction, changes).await?;
+    let early_successes = early_successes(transaction, changes, &parts).await?;
+    let due = due_rows(transaction, changes, &parts).await?;
+    let present = Present { parts, due, early_successes };
+    let mut writes = Writes::default();
+    let mut answers = Vec::with_capacity(changes.len());
+    for change in changes {
+        let applied = match change {
+            Change::Part { event, part, r#gen, results, .. } => {
+                let maker = Maker { run: 1, r#gen: *r#gen, of_part: true };
+                if let Some(held) = present.parts.get(&(*event, *part)) {
+                    apply_part(&mut writes, &present, held, maker, results)?
+                } else {
+                    for result in results {
+                        supersede(&mut writes, &present, maker, result);
+                    }
+                    false
+                }
+            }
+            Change::Delivery { run, r#gen, result } => {
+                let maker = Maker { run: *run, r#gen: *r#gen, of_part: false };
+                let row = present.due.get(&result.key.delivery);
+                let held = row.is_some_and(|row| (row.run, row.r#gen) == (*run, *r#gen) && !row.waiting);
+                if held {
+                    writes.change(maker, result);
+                } else {
+                    supersede(&mut writes, &present, maker, result);
+                }
+                held
+            }
+        };
+        answers.push(if applied { Recorded::Applied } else { Recorded::Superseded });
+    }
+    counted.merge(writes.flush(transaction).await?);
+    Ok(answers)
+}
+
+fn apply_part(
+    writes: &mut Writes,
+    present: &Present,
+    held: &HeldPart,
+    maker: Maker,
+    results: &[DeliveryResult],
+) -> Result<bool, LedgerError> {
+    let distinct: HashSet<_> = results.iter().map(|result| result.key.delivery).collect();
+    if distinct.len() != held.target_count || results.len() != held.target_count {
+        return Err(encode::refused("the results of a part are not one for each of its targets"));
+    }
+    for result in results {
+        let early = present.early_successes.contains(&result.key.delivery);
+        writes.insert(maker, &held.pool, result, if early { &Next::Delivered } else { &result.next });
+    }
+    Ok(true)
+}
+
+/// A stale holder changes nothing, but what it saw is kept; and a 2xx is a 2xx.
+fn supersede(writes: &mut Writes, present: &Present, maker: Maker, result: &DeliveryResult) {
+    let Some(attempt) = &result.attempt else { return };
+    writes.keep(maker, result.key.delivery, attempt, true);
+    let open_in_this_run = present.due.get(&result.key.delivery).is_some_and(|row| row.run == maker.run);
+    if attempt.outcome == Outcome::Delivered && open_in_this_run {
+        writes.finish_late(&result.key, attempt);
+    }
+}
+
+/// Removes the parts that are still held by whoever reports on them, and answers them. The others are locked too: a
+/// stale holder and the present one come one after the other, so that the second sees what the first has written.
+async fn delete_parts(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[Change],
+) -> Result<HashMap<(EventId, u16), HeldPart>, LedgerError> {
+    let mut asked = BTreeMap::new();
+    for change in changes {
+        if let Change::Part { event, part, r#gen, .. } = change {
+            asked.insert((event.0, i32::from(*part)), int4(*r#gen));
+        }
+    }
+    if asked.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (events, parts): (Vec<Uuid>, Vec<i32>) = asked.keys().copied().unzip();
+    let generations: Vec<i32> = asked.into_values().collect();
+    let deleted: Vec<(Uuid, i32, String, i32)> = sqlx::query_as(
+        "WITH locked AS MATERIALIZED (
+             SELECT o.event, o.part, o.gen = u.gen AS held
+             FROM unnest($1::uuid[], $2::int4[], $3::int4[]) AS u(event, part, gen)
+             CROSS JOIN LATERAL (SELECT * FROM outbox WHERE event = u.event AND part = u.part FOR UPDATE) o)
+         DELETE FROM outbox
+         WHERE event = ANY(ARRAY(SELECT event FROM locked WHERE held))
+           AND ((event, part) IN (SELECT event, part FROM locked WHERE held)) IS TRUE
+         RETURNING event, part, pool, target_count",
+    )
+    .bind(&events)
+    .bind(&parts)
+    .bind(&generations)
+    .fetch_all(&mut **transaction)
+    .await?;
+    let held = deleted.into_iter().map(|(event, part, pool, target_count)| {
+        Ok(((EventId(event), count(part)?), HeldPart { pool, target_count: count(target_count)? }))
+    });
+    held.collect()
+}
+
+async fn early_successes(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[Change],
+    held: &HashMap<(EventId, u16), HeldPart>,
+) -> Result<HashSet<DeliveryId>, LedgerError> {
+    let mut asked = Vec::new();
+    for change in changes {
+        // Only a part that was taken over has had another holder.
+        if let Change::Part { event, part, r#gen: 2.., results, .. } = change
+            && held.contains_key(&(*event, *part))
+        {
+            let open = results.iter().filter(|result| result.next != Next::Delivered);
+            asked.extend(open.map(|result| result.key.delivery.0));
+        }
+    }
+    if asked.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT delivery FROM attempts
+         WHERE delivery = ANY($1) AND run = 1 AND outcome = 'delivered'",
+    )
+    .bind(&asked)
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(found.into_iter().map(DeliveryId).collect())
+}
+
+/// Locks and reads the `due` rows of all deliveries that a change could apply to.
+async fn due_rows(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[Change],
+    held: &HashMap<(EventId, u16), HeldPart>,
+) -> Result<HashMap<DeliveryId, DueRow>, LedgerError> {
+    let mut asked = Vec::new();
+    for change in changes {
+        match change {
+            Change::Delivery { result, .. } => asked.push(result.key.delivery.0),
+            Change::Part { event, part, results, .. } if !held.contains_key(&(*event, *part)) => {
+                asked.extend(results.iter().map(|result| result.key.delivery.0));
+            }
+            Change::Part { .. } => {}
+        }
+    }
+    if asked.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found: Vec<(Uuid, i32, i32, bool)> = sqlx::query_as(
+        "SELECT delivery, run, gen, state = 0 FROM due WHERE delivery = ANY($1) ORDER BY delivery FOR UPDATE",
+    )
+    .bind(&asked)
+    .fetch_all(&mut **transaction)
+    .await?;
+    let due = found.into_iter().map(|(delivery, run, r#gen, waiting)| {
+        Ok((DeliveryId(delivery), DueRow { run: count(run)?, r#gen: count(r#gen)?, waiting }))
+    });
+    due.collect()
+}
