@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dispatcher_core::limits::{MEMORY_QUEUE_DELIVERIES_MAX, MESSAGE_DELIVERIES_MAX};
+use dispatcher_core::limits::{FRESH_MESSAGES_IN_A_ROW_MAX, MEMORY_QUEUE_DELIVERIES_MAX, MESSAGE_DELIVERIES_MAX};
 use tokio::sync::Notify;
 
 use super::{Acknowledge, Consumer, Message, PublishError, Queue, QueueError, Received, Track};
@@ -13,6 +13,8 @@ use super::{Acknowledge, Consumer, Message, PublishError, Queue, QueueError, Rec
 ///
 /// Each pool has two tracks of at most `messages_max` messages. A message that was received and not acknowledged
 /// goes back to the front of its track, marked as redelivered, whatever the bound: it was within it before.
+///
+/// Fresh messages come first, but not without end: after [`FRESH_MESSAGES_IN_A_ROW_MAX`] of them a due one has its turn.
 pub struct MemoryQueue {
     messages_max: usize,
     pools: Mutex<HashMap<String, Arc<Pool>>>,
@@ -96,6 +98,8 @@ struct Pool {
 struct Tracks {
     fresh: VecDeque<Waiting>,
     due: VecDeque<Waiting>,
+    /// Fresh messages that were taken since a due one was, while due ones waited.
+    fresh_in_a_row: u32,
 }
 
 #[derive(Clone)]
@@ -114,7 +118,12 @@ impl Tracks {
     }
 
     fn pop(&mut self) -> Option<(Track, Waiting)> {
-        [Track::Fresh, Track::Due].into_iter().find_map(|track| Some((track, self.line(track).pop_front()?)))
+        let due_first = self.fresh_in_a_row >= FRESH_MESSAGES_IN_A_ROW_MAX;
+        let order = if due_first { [Track::Due, Track::Fresh] } else { [Track::Fresh, Track::Due] };
+        let taken = order.into_iter().find_map(|track| Some((track, self.line(track).pop_front()?)))?;
+        let passed_over = taken.0 == Track::Fresh && !self.due.is_empty();
+        self.fresh_in_a_row = if passed_over { self.fresh_in_a_row + 1 } else { 0 };
+        Some(taken)
     }
 }
 

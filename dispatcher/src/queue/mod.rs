@@ -3,7 +3,10 @@
 //! It may lose everything it holds and no delivery is lost: the lease of the work runs out and the work
 //! is due again. A message is acknowledged only after what became of it is committed.
 
+pub mod envelope;
 pub mod memory;
+mod pack;
+pub mod rabbitmq;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,8 @@ use async_trait::async_trait;
 use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::DeliveryId;
+
+pub use self::pack::pack;
 
 /// The seam. One implementation per broker.
 #[async_trait]

@@ -119,8 +119,9 @@ pub(crate) async fn a_dropped_consumer_gives_back_what_it_holds_in_order(test: &
     first.ack.acknowledge();
     let mut consumer = queue.consume(POOL, 10).await.unwrap();
     let seen = drain(&mut consumer, 3).await;
-    assert_eq!(seen[..2], [(0, true), (1, true)]);
-    assert_eq!(seen[2].0, 2, "whether it was on its way to the first consumer is the queue's affair");
+    // Whether the last was on its way to the first consumer is the queue's affair; if not, the second may get it first.
+    let (last, given_back): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(number, _)| *number == 2);
+    assert_eq!((last.len(), &*given_back), (1, &[(0, true), (1, true)][..]));
     drop(second);
     assert!(waits(&mut consumer).await, "a receipt of the dropped consumer brings nothing back");
 }
@@ -129,7 +130,7 @@ pub(crate) async fn what_is_acknowledged_in_any_order_does_not_come_again(test: 
     let queue = test.queue();
     publish(&*queue, Track::Fresh, 0..20).await;
     publish(&*queue, Track::Due, 20..30).await;
-    let mut consumer = queue.consume(POOL, 100).await.unwrap();
+    let mut consumer = queue.consume(POOL, 1000).await.unwrap();
     let mut held = Vec::new();
     for _ in 0..30 {
         held.push(next(&mut consumer).await);
@@ -140,7 +141,7 @@ pub(crate) async fn what_is_acknowledged_in_any_order_does_not_come_again(test: 
     }
     drop(consumer);
     drop(kept);
-    let mut consumer = queue.consume(POOL, 100).await.unwrap();
+    let mut consumer = queue.consume(POOL, 1000).await.unwrap();
     let mut seen = drain(&mut consumer, 3).await;
     seen.sort_unstable();
     assert_eq!(seen, [(3, true), (13, true), (23, true)]);

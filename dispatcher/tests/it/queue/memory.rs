@@ -23,6 +23,7 @@ impl TestQueue for Memory {
     async fn sent(&self) {}
 }
 
+#[expect(clippy::unused_async, reason = "the suite awaits what opens a queue")]
 async fn open(messages_max: usize) -> Option<Memory> {
     Some(Memory(Arc::new(MemoryQueue::new(messages_max))))
 }
@@ -45,6 +46,16 @@ async fn a_message_given_back_comes_before_those_that_wait() {
     publish(&queue, Track::Fresh, 1..2).await;
     drop(first.ack);
     assert_eq!(drain(&mut consumer, 2).await, [(0, true), (1, false)]);
+}
+
+#[tokio::test]
+async fn every_fourth_message_is_a_due_one_while_there_are_some() {
+    let queue = MemoryQueue::new(100);
+    publish(&queue, Track::Due, 100..103).await;
+    publish(&queue, Track::Fresh, 0..12).await;
+    let mut consumer = queue.consume(POOL, 1).await.unwrap();
+    let order: Vec<u64> = drain(&mut consumer, 15).await.into_iter().map(|(number, _)| number).collect();
+    assert_eq!(order, [0, 1, 2, 100, 3, 4, 5, 101, 6, 7, 8, 102, 9, 10, 11]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::table::TableVersion;
 
 pub(crate) const POOL: &str = "default";
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A queue of an implementation, with what the suite asks of it beyond the seam.
 #[async_trait]
