@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::limits::{
-    CLAIM_DELIVERIES_MAX, DUE_POLL_INTERVAL, LEASE, LEDGER_RETRY_PAUSE_MAX, MESSAGE_BODY_BYTES_MAX,
-    MESSAGE_DELIVERIES_MAX,
+    CLAIM_DELIVERIES_MAX, DUE_FULL_PAUSE, DUE_IDLE_PAUSE_MIN, DUE_POLL_INTERVAL, LEASE, LEDGER_RETRY_PAUSE_MAX,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +15,7 @@ use uuid::Uuid;
 
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
-use crate::queue::{Item, Message, Queue, Track, Work};
-
-/// Shortest pause between two looks of which the first found nothing.
-const IDLE_PAUSE_MIN: Duration = Duration::from_millis(5);
+use crate::queue::{Queue, Track, pack};
 
 /// The claiming loop of one pool.
 pub struct Due {
@@ -79,7 +75,7 @@ impl Due {
     async fn turn(&self) -> Result<Duration, LedgerError> {
         let room = self.queue.room(&self.pool, Track::Due).min(CLAIM_DELIVERIES_MAX);
         if room == 0 {
-            return Ok(DUE_POLL_INTERVAL / 10);
+            return Ok(DUE_FULL_PAUSE);
         }
         let claim = Claim { pool: self.pool.clone(), instance: self.instance, lease: LEASE, deliveries_max: room };
         let Claimed { items, next_due_in } = self.ledger.claim(claim).await?;
@@ -94,40 +90,6 @@ impl Due {
             }
         }
         let pause = next_due_in.unwrap_or(DUE_POLL_INTERVAL).min(DUE_POLL_INTERVAL);
-        Ok(if found > 0 { pause } else { pause.max(IDLE_PAUSE_MIN) })
-    }
-}
-
-/// Packs claimed work into messages within both limits; one event alone may exceed that of the bodies.
-fn pack(items: Vec<Item>) -> Vec<Message> {
-    let mut messages: Vec<Message> = Vec::new();
-    let (mut deliveries, mut body_bytes) = (0, 0);
-    for item in items.into_iter().flat_map(split) {
-        let (more_deliveries, more_bytes) = (item.work.deliveries(), item.event.body.len());
-        let fits =
-            deliveries + more_deliveries <= MESSAGE_DELIVERIES_MAX && body_bytes + more_bytes <= MESSAGE_BODY_BYTES_MAX;
-        match messages.last_mut() {
-            Some(message) if fits => {
-                message.items.push(item);
-                deliveries += more_deliveries;
-                body_bytes += more_bytes;
-            }
-            _ => {
-                messages.push(Message { items: vec![item] });
-                (deliveries, body_bytes) = (more_deliveries, more_bytes);
-            }
-        }
-    }
-    messages
-}
-
-/// Cuts an event with more due deliveries than a message may carry. A part never has more.
-fn split(item: Item) -> Vec<Item> {
-    match item.work {
-        Work::Due(deliveries) if deliveries.len() > MESSAGE_DELIVERIES_MAX => deliveries
-            .chunks(MESSAGE_DELIVERIES_MAX)
-            .map(|chunk| Item { event: Arc::clone(&item.event), work: Work::Due(chunk.to_vec()), ..item })
-            .collect(),
-        work => vec![Item { work, ..item }],
+        Ok(if found > 0 { pause } else { pause.max(DUE_IDLE_PAUSE_MIN) })
     }
 }

@@ -64,7 +64,7 @@ CREATE INDEX deliveries_by_endpoint ON deliveries (endpoint, id);
 CREATE INDEX deliveries_by_tenant_state ON deliveries (tenant, state, id) WHERE state <> 1;
 CREATE INDEX deliveries_by_endpoint_state ON deliveries (endpoint, state, id) WHERE state <> 1;
 
--- `of_part` is 1 for attempts made under a part's hold, whose generations are counted apart from a delivery's.
+-- `of_part` is 1 for attempts made under a part's hold. The rows of a part begin with the generation of its hold.
 CREATE TABLE attempts (
     delivery BLOB NOT NULL,
     run INTEGER NOT NULL,

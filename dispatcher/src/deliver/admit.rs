@@ -14,7 +14,7 @@ use super::endpoints::{Admitted, Entered};
 use super::part::Job;
 use super::recorder::{Effect, Entry};
 use crate::ledger::GateChange;
-use crate::snapshot::{EndpointRoute, NotDeliverable};
+use crate::snapshot::{EndpointRoute, NotDeliverable, Snapshot};
 
 /// The answer.
 pub(super) enum Admission {
@@ -49,7 +49,7 @@ pub(super) async fn admit(worker: &Worker, job: &Job) -> Admission {
         let snapshot = Arc::clone(&worker.snapshot.borrow());
         let route = match snapshot.may_deliver(endpoint_id) {
             Ok(route) => Arc::clone(route),
-            Err(reason) => return not_deliverable(worker, job, reason).await,
+            Err(reason) => return not_deliverable(worker, job, &snapshot, reason).await,
         };
         let endpoint = worker.endpoints.of(&route.row, worker.config.soft_budget);
         let patience = patient_until.saturating_duration_since(Instant::now());
@@ -78,18 +78,22 @@ async fn park(worker: &Worker, gate: GateChange) -> Admission {
 
 /// The ledger keeps the gate of what is suspended, held, disabled or deleted shut. The delay is for tables that differ:
 /// of this process, which may be older than the one that chose the target, and of the ledger.
-async fn not_deliverable(worker: &Worker, job: &Job, reason: NotDeliverable) -> Admission {
+async fn not_deliverable(worker: &Worker, job: &Job, snapshot: &Snapshot, reason: NotDeliverable) -> Admission {
     let endpoint = job.key.target.endpoint;
     let table_version = job.table_version.0;
     tracing::debug!(%endpoint, table_version, reason = reason.as_str(), "a delivery waits");
-    if reason == NotDeliverable::Unsealable {
-        let gate = GateChange { endpoint, closed_for: UNUSABLE_ENDPOINT_PAUSE, quota: None };
+    if reason == NotDeliverable::Unsealable
+        && let Some(row) = snapshot.index.endpoint(endpoint)
+    {
+        let revision = row.revision.clone();
+        let gate = GateChange { endpoint, revision, closed_for: UNUSABLE_ENDPOINT_PAUSE, quota: None };
         return park(worker, gate).await;
     }
     Admission::Wait(SNAPSHOT_POLL_INTERVAL)
 }
 
-/// Takes a slot on a track, and looks at the lease for the last time before something is sent.
+/// Takes a slot on a track, and looks at the lease for the last time before something is sent. Waits no longer than
+/// the lease allows: what cannot leave in time goes back.
 async fn take_track(worker: &Worker, job: &Job, route: Arc<EndpointRoute>, entered: Entered) -> Admission {
     let track = if entered.endpoint().is_slow() {
         match Arc::clone(&worker.slow).try_acquire_owned() {
@@ -97,12 +101,13 @@ async fn take_track(worker: &Worker, job: &Job, route: Arc<EndpointRoute>, enter
             Err(_) => return park(worker, entered.endpoint().gate(worker.config.soft_budget)).await,
         }
     } else {
-        match Arc::clone(&worker.fast).acquire_owned().await {
-            Ok(permit) => Track::Fast(permit),
-            Err(_) => return Admission::Wait(Duration::ZERO),
+        let time_left = worker.time_left(job.lease_until_unix_ms);
+        match tokio::time::timeout(time_left, Arc::clone(&worker.fast).acquire_owned()).await {
+            Ok(Ok(permit)) => Track::Fast(permit),
+            Ok(Err(_)) | Err(_) => return Admission::Wait(Duration::ZERO),
         }
     };
-    worker.recorder.wait_until_it_answers(worker.config.lease).await;
+    worker.recorder.wait_until_it_answers(worker.time_left(job.lease_until_unix_ms)).await;
     if worker.stopping.is_cancelled() || worker.is_late(job.lease_until_unix_ms) {
         return Admission::Wait(Duration::ZERO);
     }

@@ -33,17 +33,17 @@ pub(super) enum Step {
     Slow { lease: Duration, rest: BoxFuture<'static, Ended> },
 }
 
-/// A result, and what those who watch are told of it.
+/// A result, what those who watch are told of it, and what it means for the endpoint.
 pub(super) struct Ended {
     pub(super) result: DeliveryResult,
     pub(super) observed: Option<Observed>,
+    pub(super) effects: Vec<Effect>,
 }
 
 /// A request that is ready to be sent.
 struct Prepared {
     headers: HeaderMap,
     body: bytes::Bytes,
-    started_at_unix_ms: u64,
 }
 
 /// Makes an attempt if one may be made, and stays with it up to the soft budget.
@@ -52,18 +52,9 @@ pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
         Admission::Go(go) => go,
         Admission::Wait(delay) => return Step::Ended(job.wait(delay)),
     };
-    let prepared = match prepare(&route, job, now_unix_ms()) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            tracing::warn!(endpoint = %route.row.id, reason = error.as_str(), "a request cannot be signed; it waits");
-            let gate = entered.endpoint().gate(UNUSABLE_ENDPOINT_PAUSE);
-            worker.recorder.send(Entry::Effect(Effect::Gate(gate))).await;
-            return Step::Ended(job.wait(Duration::ZERO));
-        }
-    };
     let endpoint = Arc::clone(entered.endpoint());
     let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
-    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered, prepared);
+    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered);
     let soft_budget = worker.config.soft_budget;
     if let Ok(ended) = tokio::time::timeout(soft_budget, &mut exchange).await {
         return Step::Ended(ended);
@@ -93,30 +84,34 @@ pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
     Step::Slow { lease, rest: rest.boxed() }
 }
 
-/// The exchange with everything that follows. A panic in it ends it without an attempt.
-fn run(
-    worker: Arc<Worker>,
-    job: Job,
-    route: Arc<EndpointRoute>,
-    entered: Entered,
-    prepared: Prepared,
-) -> BoxFuture<'static, Ended> {
+/// The exchange with everything that follows. A panic in it ends it without an attempt. It waits for nothing but the
+/// receiver: what it means for the endpoint is only answered, so that whoever drops it loses no part of it.
+fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entered) -> BoxFuture<'static, Ended> {
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
     let exchange = async move {
-        let started_at_unix_ms = prepared.started_at_unix_ms;
-        let request = Request {
-            url: &route.url,
-            headers: prepared.headers,
-            body: prepared.body,
-            deadline: Duration::from_secs(route.row.policy.timeout_seconds.into()),
+        let started_at_unix_ms = now_unix_ms();
+        let Prepared { headers, body } = match prepare(&route, &job, started_at_unix_ms) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let (endpoint, reason) = (route.row.id, error.as_str());
+                tracing::warn!(%endpoint, reason, "a request cannot be signed; it waits");
+                let gate = entered.endpoint().gate(UNUSABLE_ENDPOINT_PAUSE);
+                return Ended { effects: vec![Effect::Gate(gate)], ..job.wait(Duration::ZERO) };
+            }
         };
-        let exchange = worker.client.exchange(request).await;
+        let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
+        let exchange = match worker.client.exchange(Request { url: &route.url, headers, body, deadline }).await {
+            Ok(exchange) => exchange,
+            Err(reason) => {
+                // Its place is given back, and neither the endpoint nor the delivery pays for it.
+                worker.tell_of_shortage(reason);
+                return job.wait(worker.config.soft_budget);
+            }
+        };
         worker.metrics.attempt_ended(exchange.outcome, exchange.duration);
-        for effect in entered.leave(&exchange, &route.row) {
-            worker.recorder.send(Entry::Effect(effect)).await;
-        }
-        conclude(&worker, &job, &route, exchange, started_at_unix_ms)
+        let effects = entered.leave(&exchange, &route.row);
+        Ended { effects, ..conclude(&worker, &job, &route, exchange, started_at_unix_ms) }
     };
     let guarded = AssertUnwindSafe(exchange).catch_unwind().map(move |ended| {
         ended.unwrap_or_else(|_| {
@@ -134,14 +129,16 @@ fn prepare(route: &EndpointRoute, job: &Job, now_ms: u64) -> Result<Prepared, Si
     let mut headers = route.headers.clone();
     let fallback = HeaderValue::from_static("application/octet-stream");
     headers.insert(CONTENT_TYPE, HeaderValue::try_from(rendered.content_type).unwrap_or(fallback));
-    headers.extend(rendered.headers);
+    for (name, value) in rendered.headers {
+        headers.insert(name, value);
+    }
     let id = job.key.delivery.to_string();
     let unix_seconds = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
     let message = Message { id: &id, unix_seconds, body: &rendered.body };
     for (name, value) in sign(policy.signing_scheme, &route.secrets.keys, now_ms, &message)? {
         headers.insert(name, value);
     }
-    Ok(Prepared { headers, body: rendered.body, started_at_unix_ms: now_ms })
+    Ok(Prepared { headers, body: rendered.body })
 }
 
 /// The attempt's record and what follows from it for the delivery.
@@ -166,5 +163,6 @@ fn conclude(worker: &Worker, job: &Job, route: &EndpointRoute, exchange: Exchang
         next: next.clone(),
     });
     let attempt = Attempt { number: job.attempt_number, started_at_unix_ms, duration, outcome, status_code, excerpt };
-    Ended { result: DeliveryResult { key: job.key, attempt: Some(attempt), next }, observed }
+    let result = DeliveryResult { key: job.key, attempt: Some(attempt), next };
+    Ended { result, observed, effects: Vec::new() }
 }

@@ -16,15 +16,18 @@ mod endpoints;
 mod exchange;
 mod part;
 mod recorder;
+mod singly;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::limits::{
-    DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX, LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX, PREFETCH_DELIVERIES_MAX,
+    CONSUME_RETRY_PAUSE_MIN, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX, LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX,
+    LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX, SHORTAGE_LOG_INTERVAL,
     SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET,
 };
 use dispatcher_core::table::DEFAULT_POOL;
@@ -37,7 +40,7 @@ use self::acknowledgement::Acknowledgement;
 use self::endpoints::Endpoints;
 use self::recorder::{Recorder, RecorderHandle};
 use crate::clock::now_unix_ms;
-use crate::http::Client;
+use crate::http::{Client, NotMade};
 use crate::ledger::{Hold, Ledger};
 use crate::metrics::{Metrics, Role};
 use crate::queue::{Consumer, Item, Queue, Received, Work};
@@ -158,9 +161,12 @@ impl Deliver {
             stopping: shutdown,
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            shortage_told_at_ms: AtomicU64::new(0),
         });
         let consumer = worker.consume(self.queue.as_ref()).await;
-        worker.drain().await;
+        if !worker.drain().await {
+            giving_up.cancel();
+        }
         // The last sender goes with the worker: the recorder commits what it has and ends.
         drop(worker);
         if tokio::time::timeout(lease, &mut recording).await.is_err() {
@@ -192,6 +198,8 @@ struct Worker {
     /// Exchanges in flight are given up.
     aborting: CancellationToken,
     tasks: TaskTracker,
+    /// When it was last told that this machine lacks something, in milliseconds since the Unix epoch.
+    shortage_told_at_ms: AtomicU64,
 }
 
 impl Worker {
@@ -218,7 +226,7 @@ impl Worker {
                 }
                 Err(error) => tracing::warn!(%error, "nothing can be consumed; trying again"),
             }
-            pause = (pause * 2).clamp(self.config.soft_budget / 10, LEDGER_RETRY_PAUSE_MAX);
+            pause = (pause * 2).clamp(CONSUME_RETRY_PAUSE_MIN, LEDGER_RETRY_PAUSE_MAX);
             tokio::select! { () = self.stopping.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
         }
     }
@@ -239,7 +247,13 @@ impl Worker {
     }
 
     fn receive(self: &Arc<Self>, received: Received) {
-        let Received { message, redelivered, ack, .. } = received;
+        let Received { message, redelivered, delivery_count, ack } = received;
+        if delivery_count > MESSAGE_RETURNS_MAX {
+            let deliveries = message.deliveries();
+            tracing::error!(delivery_count, deliveries, "a message keeps coming back; its work is done one by one");
+            self.tasks.spawn(singly::deliver(Arc::clone(self), message.items, ack));
+            return;
+        }
         let is_late = redelivered || message.items.iter().any(|item| self.is_late(item.lease_until_unix_ms));
         if is_late {
             let worker = Arc::clone(self);
@@ -266,8 +280,13 @@ impl Worker {
 
     /// Whether too little of a lease is left to send anything under it.
     fn is_late(&self, lease_until_unix_ms: u64) -> bool {
+        self.time_left(lease_until_unix_ms).is_zero()
+    }
+
+    /// How long something can wait until too little of its lease is left to send it.
+    fn time_left(&self, lease_until_unix_ms: u64) -> Duration {
         let needed = self.config.soft_budget + self.config.lease_margin;
-        now_unix_ms() + as_ms(needed) >= lease_until_unix_ms
+        Duration::from_millis(lease_until_unix_ms.saturating_sub(now_unix_ms() + as_ms(needed)))
     }
 
     /// Takes over late work before anything of it is sent. What somebody else has by now is left out. `None` if the
@@ -277,7 +296,7 @@ impl Worker {
         let late: Vec<bool> = items.iter().map(is_taken).collect();
         let holds: Vec<Hold> =
             items.iter().zip(&late).filter(|(_, late)| **late).flat_map(|(item, _)| holds(item)).collect();
-        let mut pause = self.config.soft_budget / 10;
+        let mut pause = LEDGER_RETRY_PAUSE_MIN;
         let (taken, lease_until_unix_ms) = loop {
             let lease_until_unix_ms = now_unix_ms() + as_ms(self.config.lease);
             match self.ledger.take(holds.clone(), self.config.lease).await {
@@ -301,14 +320,29 @@ impl Worker {
         Some(items)
     }
 
-    /// Waits for everything in flight, at first for its own end, then by giving it up.
-    async fn drain(&self) {
-        self.tasks.close();
-        if tokio::time::timeout(self.config.drain_deadline, self.tasks.wait()).await.is_err() {
-            tracing::warn!("exchanges are still in flight at the end of the drain; they are given up");
-            self.aborting.cancel();
-            self.tasks.wait().await;
+    /// Says what this machine lacks, but not for each delivery that meets it.
+    fn tell_of_shortage(&self, reason: NotMade) {
+        let (now_ms, told_at_ms) = (now_unix_ms(), self.shortage_told_at_ms.load(Ordering::Relaxed));
+        if now_ms.saturating_sub(told_at_ms) >= as_ms(SHORTAGE_LOG_INTERVAL) {
+            self.shortage_told_at_ms.store(now_ms, Ordering::Relaxed);
+            tracing::error!(error = %reason, reason = reason.as_str(), "exchanges cannot be made; they wait");
         }
+    }
+
+    /// Waits for everything in flight, at first for its own end, then by giving it up. Answers whether all of it has
+    /// ended: what waits for a ledger that does not answer may not.
+    async fn drain(&self) -> bool {
+        self.tasks.close();
+        if tokio::time::timeout(self.config.drain_deadline, self.tasks.wait()).await.is_ok() {
+            return true;
+        }
+        tracing::warn!("exchanges are still in flight at the end of the drain; they are given up");
+        self.aborting.cancel();
+        let ended = tokio::time::timeout(self.config.lease, self.tasks.wait()).await.is_ok();
+        if !ended {
+            tracing::warn!("work is still held after it was given up; it is due again when its lease is over");
+        }
+        ended
     }
 }
 

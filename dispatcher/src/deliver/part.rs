@@ -42,7 +42,7 @@ impl Job {
     /// The delivery goes back without an attempt.
     pub(super) fn wait(&self, delay: Duration) -> Ended {
         let result = DeliveryResult { key: self.key, attempt: None, next: Next::Waiting { delay } };
-        Ended { result, observed: None }
+        Ended { result, observed: None, effects: Vec::new() }
     }
 
     /// The change that a result of this delivery alone is.
@@ -55,7 +55,7 @@ impl Job {
 pub(super) async fn deliver(worker: Arc<Worker>, item: Item, acknowledgement: Arc<Acknowledgement>) {
     match &item.work {
         Work::Part { part, r#gen, targets } => {
-            // The rows that the part becomes begin with run 1 and gen 1.
+            // The rows that the part becomes begin with run 1 and the gen of the part.
             let age = Duration::from_millis(now_unix_ms().saturating_sub(item.event.accepted_at_unix_ms()));
             let arrived = Instant::now();
             let jobs = targets.iter().map(|target| Job {
@@ -67,7 +67,7 @@ pub(super) async fn deliver(worker: Arc<Worker>, item: Item, acknowledgement: Ar
                 lease_until_unix_ms: item.lease_until_unix_ms,
                 table_version: item.table_version,
                 run: 1,
-                r#gen: 1,
+                r#gen: *r#gen,
             });
             let gathered = gather(&worker, jobs.collect()).await;
             let change = Change::Part {
@@ -101,7 +101,7 @@ async fn gather(worker: &Arc<Worker>, jobs: Vec<Job>) -> Gathered {
     let mut running: FuturesUnordered<_> = jobs.into_iter().map(|job| attempt(worker, job)).collect();
     while let Some((job, step)) = running.next().await {
         match step {
-            Step::Ended(Ended { result, observed }) => {
+            Step::Ended(Ended { result, observed, .. }) => {
                 gathered.results.push(result);
                 gathered.observed.extend(observed);
             }
@@ -142,7 +142,7 @@ async fn deliver_due(
     while let Some((job, step)) = running.next().await {
         let acknowledgement = Some(Arc::clone(acknowledgement));
         match step {
-            Step::Ended(Ended { result, observed }) => {
+            Step::Ended(Ended { result, observed, .. }) => {
                 let observed = observed.into_iter().collect();
                 worker.recorder.send(Entry::Outcome { change: job.change(result), observed, acknowledgement }).await;
             }
@@ -156,7 +156,10 @@ async fn deliver_due(
 }
 
 async fn attempt(worker: &Arc<Worker>, job: Job) -> (Job, Step) {
-    let step = exchange::attempt(worker, &job).await;
+    let mut step = exchange::attempt(worker, &job).await;
+    if let Step::Ended(ended) = &mut step {
+        worker.recorder.send_effects(&mut ended.effects).await;
+    }
     (job, step)
 }
 
@@ -169,10 +172,11 @@ fn follow(worker: &Arc<Worker>, job: Job, rest: BoxFuture<'static, Ended>) -> on
     let (recorded, may_follow) = oneshot::channel();
     let follower = Arc::clone(worker);
     worker.tasks.spawn(async move {
-        let Ended { result, observed } = tokio::select! {
+        let Ended { result, observed, mut effects } = tokio::select! {
             ended = rest => ended,
             () = follower.aborting.cancelled() => job.wait(Duration::ZERO),
         };
+        follower.recorder.send_effects(&mut effects).await;
         // An error means that the task which should have said so has gone; the ledger decides by the hold.
         may_follow.await.ok();
         let (change, observed) = (job.change(result), observed.into_iter().collect());

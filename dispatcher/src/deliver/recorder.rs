@@ -9,13 +9,14 @@ use std::time::Duration;
 use dispatcher_core::delivery::Next;
 use dispatcher_core::id::{EndpointId, EventId};
 use dispatcher_core::limits::{
-    DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, RECORD_BATCH_OUTCOMES_MAX, RECORD_WAITING_MAX,
+    DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, RECORD_BATCH_OUTCOMES_MAX, RECORD_WAITING_MAX,
 };
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Observed;
 use super::acknowledgement::Acknowledgement;
+use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Change, DisableReason, GateChange, Ledger, LedgerError, Recorded};
 use crate::metrics::{Metrics, Role};
 
@@ -51,6 +52,13 @@ impl RecorderHandle {
     pub(super) async fn send(&self, entry: Entry) {
         if self.entries.send(entry).await.is_err() {
             tracing::debug!("an outcome came after the recorder had ended; its lease runs out");
+        }
+    }
+
+    /// Hands over what an exchange means for its endpoint, and leaves nothing.
+    pub(super) async fn send_effects(&self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            self.send(Entry::Effect(effect)).await;
         }
     }
 
@@ -99,7 +107,12 @@ impl Recorder {
 
     /// Commits until all handles are gone and nothing is left, or until it is told to give up.
     pub(super) async fn run(mut self, giving_up: CancellationToken) {
-        while let Some(first) = self.entries.recv().await {
+        loop {
+            let first = tokio::select! {
+                () = giving_up.cancelled() => return,
+                first = self.entries.recv() => first,
+            };
+            let Some(first) = first else { return };
             let mut batch = Batch::default();
             batch.add(first);
             while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
@@ -116,7 +129,7 @@ impl Recorder {
 
     /// Commits a batch, however long the ledger takes to answer.
     async fn flush(&self, mut batch: Batch) {
-        let mut pause = Duration::from_millis(50);
+        let mut pause = LEDGER_RETRY_PAUSE_MIN;
         while let Err(error) = self.commit(&mut batch).await {
             self.metrics.ledger_failed(Role::Deliver);
             if self.answers.send_replace(false) {
@@ -158,33 +171,25 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records changes, or halves them until one that the ledger refuses stands alone. Recording a change again after
-    /// another half has failed does no harm: its hold is gone by then.
+    /// Records changes, but for those that the ledger refuses. Recording a change again after another one has failed
+    /// does no harm: its hold is gone by then.
     async fn record(&self, changes: &[Change]) -> Result<(), LedgerError> {
-        let mut pending = vec![changes];
-        while let Some(slice) = pending.pop() {
-            if slice.is_empty() {
-                continue;
-            }
-            match self.ledger.record(slice.to_vec()).await {
-                Ok(recorded) => {
-                    let superseded = recorded.iter().filter(|recorded| **recorded == Recorded::Superseded).count();
-                    self.metrics.record_committed(slice.len(), superseded);
-                }
-                Err(LedgerError::Refused(_)) if slice.len() > 1 => {
-                    let (left, right) = slice.split_at(slice.len() / 2);
-                    pending.extend([right, left]);
-                }
-                Err(error @ LedgerError::Refused(_)) => {
-                    // Given back to the queue it would be sent again at once; left alone it is due again when its
-                    // lease is over.
-                    let event = event_of(&slice[0]);
-                    tracing::error!(%error, %event, "the ledger refuses an outcome: this is a defect, report it");
-                }
-                Err(error) => return Err(error),
+        let Halved { answers, interrupted } = commit_halving(changes, |slice| self.ledger.record(slice)).await;
+        let recorded = answers.iter().filter(|answer| answer.is_ok()).count();
+        if recorded > 0 {
+            let superseded = answers.iter().filter(|answer| matches!(answer, Ok(Recorded::Superseded))).count();
+            self.metrics.record_committed(recorded, superseded);
+        }
+        for (change, answer) in changes.iter().zip(&answers) {
+            if let Err(error) = answer {
+                // Given back to the queue it would be sent again at once; left alone it is due again when its lease
+                // is over.
+                self.metrics.ledger_failed(Role::Deliver);
+                let event = event_of(change);
+                tracing::error!(%error, %event, "the ledger refuses an outcome: this is a defect, report it");
             }
         }
-        Ok(())
+        interrupted.map_or(Ok(()), Err)
     }
 }
 

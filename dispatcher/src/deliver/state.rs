@@ -187,7 +187,7 @@ impl State {
             None
         };
         self.is_lane_restricted = !closed_for.is_zero() || quota.is_some();
-        GateChange { endpoint: self.endpoint, closed_for, quota }
+        GateChange { endpoint: self.endpoint, revision: self.revision.clone(), closed_for, quota }
     }
 
     /// Whatever made the endpoint fail may have been changed: it starts anew, but for what is in flight.

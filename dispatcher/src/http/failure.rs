@@ -4,15 +4,60 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use dispatcher_core::address::AddressError;
+use dispatcher_core::address::{AddressError, AddressErrorReason};
 use dispatcher_core::delivery::Outcome;
+use rustix::io::Errno;
 
 /// A failed exchange.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) outcome: Outcome,
-    /// For people. Holds no URL: paths and queries can be secrets.
-    pub(super) description: String,
+pub(super) enum Failure {
+    /// For want of something here.
+    Ours(NotMade),
+    /// For the receiver, or the way there.
+    Theirs {
+        outcome: Outcome,
+        /// For people. Holds no URL: paths and queries can be secrets.
+        description: String,
+    },
+}
+
+/// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMade {
+    /// No file descriptor is left, of this process or of the machine.
+    #[error("no file descriptor is left: raise the limit of open files, or lower the number of exchanges in flight")]
+    FileDescriptors,
+    /// No memory is left for a connection.
+    #[error("no memory is left for a connection: give the machine more, or lower the number of exchanges in flight")]
+    Memory,
+    /// No local port is left.
+    #[error("no local port is left: widen the range of ephemeral ports, or spread the work over more machines")]
+    Ports,
+    /// The machine's network is down.
+    #[error("the network of this machine is down")]
+    NetworkDown,
+}
+
+impl NotMade {
+    /// A stable name for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FileDescriptors => "file_descriptors",
+            Self::Memory => "memory",
+            Self::Ports => "ports",
+            Self::NetworkDown => "network_down",
+        }
+    }
+
+    fn of_code(code: i32) -> Option<Self> {
+        match Errno::from_raw_os_error(code) {
+            Errno::MFILE | Errno::NFILE => Some(Self::FileDescriptors),
+            Errno::NOMEM | Errno::NOBUFS => Some(Self::Memory),
+            Errno::ADDRNOTAVAIL => Some(Self::Ports),
+            Errno::NETDOWN => Some(Self::NetworkDown),
+            _ => None,
+        }
+    }
 }
 
 /// An address that must not be reached.
@@ -34,17 +79,33 @@ pub(super) enum LookupFailed {
 impl Failure {
     pub(super) fn timeout(deadline: Duration) -> Self {
         let description = format!("the exchange did not end within {} s", deadline.as_secs_f64());
-        Self { outcome: Outcome::Timeout, description }
+        Self::Theirs { outcome: Outcome::Timeout, description }
     }
 
     pub(super) fn no_answer() -> Self {
-        Self { outcome: Outcome::Network, description: "the receiver did not answer".to_owned() }
+        Self::Theirs { outcome: Outcome::Network, description: "the receiver did not answer".to_owned() }
     }
 }
 
+/// The description goes to the tenant: it names neither what a name resolved to nor what the installation denies.
 impl From<AddressError> for Failure {
     fn from(error: AddressError) -> Self {
-        Self { outcome: Outcome::AddressBlocked, description: error.to_string() }
+        tracing::debug!(%error, "an address is refused");
+        let reason = error.reason();
+        let description = format!("the receiver's address is refused ({}): {}", reason.as_str(), what_to_do(reason));
+        Self::Theirs { outcome: Outcome::AddressBlocked, description }
+    }
+}
+
+fn what_to_do(reason: AddressErrorReason) -> &'static str {
+    match reason {
+        AddressErrorReason::Scheme => "use an https URL",
+        AddressErrorReason::UserInfo => "take the user name and password out of the URL",
+        AddressErrorReason::NoHost => "give the URL a host",
+        AddressErrorReason::Port => "use port 443 or 8443, or have the installation open the port",
+        AddressErrorReason::InternalHost => "use a public name, or have the installation allow it",
+        AddressErrorReason::Denied => "use another address, or have the installation no longer deny it",
+        _ => "use a public address, or have the installation allow it",
     }
 }
 
@@ -57,18 +118,31 @@ impl From<RefusedAddress> for Failure {
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        Self { outcome: classify(&error), description: describe(&error) }
+        if let Some(refused) = chain(&error).into_iter().find_map(|error| error.downcast_ref::<RefusedAddress>()) {
+            return refused.0.clone().into();
+        }
+        match not_made(&error) {
+            Some(reason) => Self::Ours(reason),
+            None => Self::Theirs { outcome: classify(&error), description: describe(&error) },
+        }
     }
 }
 
+/// What this machine lacks, if that is in the chain, whatever part of the exchange met it.
+fn not_made(error: &(dyn Error + 'static)) -> Option<NotMade> {
+    let code = |error: &(dyn Error + 'static)| error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    chain(error).into_iter().filter_map(code).find_map(NotMade::of_code)
+}
+
 /// The class of the first error in the chain that has one. The chain goes from the general to the particular, so
-/// what is looked for first decides: a refused address, then the look-up, TLS, a time limit, a refused connection.
+/// what is looked for first decides: the look-up, then TLS, a time limit, a refused connection.
+///
+/// A resolver that is out of order counts as a name that does not resolve: the standard library keeps the code of
+/// `getaddrinfo` to itself, so `EAI_AGAIN` cannot be told from `EAI_NONAME`. Such attempts count.
 fn classify(error: &(dyn Error + 'static)) -> Outcome {
     let chain = chain(error);
     let holds = |wanted: fn(&(dyn Error + 'static)) -> bool| chain.iter().any(|error| wanted(*error));
-    if holds(<dyn Error>::is::<RefusedAddress>) {
-        Outcome::AddressBlocked
-    } else if holds(<dyn Error>::is::<LookupFailed>) {
+    if holds(<dyn Error>::is::<LookupFailed>) {
         Outcome::DnsError
     } else if holds(<dyn Error>::is::<rustls::Error>) {
         Outcome::TlsError
@@ -113,4 +187,30 @@ fn describe(error: &(dyn Error + 'static)) -> String {
         }
     }
     messages.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_receivers_failure() {
+        for (code, reason) in [
+            (Errno::MFILE, Some(NotMade::FileDescriptors)),
+            (Errno::NFILE, Some(NotMade::FileDescriptors)),
+            (Errno::NOBUFS, Some(NotMade::Memory)),
+            (Errno::NOMEM, Some(NotMade::Memory)),
+            (Errno::ADDRNOTAVAIL, Some(NotMade::Ports)),
+            (Errno::NETDOWN, Some(NotMade::NetworkDown)),
+            (Errno::CONNREFUSED, None),
+            (Errno::CONNRESET, None),
+            (Errno::TIMEDOUT, None),
+            (Errno::NETUNREACH, None),
+            (Errno::HOSTUNREACH, None),
+        ] {
+            let below = io::Error::from_raw_os_error(code.raw_os_error());
+            assert_eq!(not_made(&below), reason, "{code:?}");
+            assert_eq!(not_made(&io::Error::other(LookupFailed::System(below))), reason, "{code:?}, wrapped");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The one client that sends requests to receivers: hostile until proven otherwise.
 //!
-//! Every exchange ends as exactly one [`Outcome`] within its deadline. Addresses are refused in three places: the URL
+//! Every exchange that is made ends as exactly one [`Outcome`] within its deadline. Addresses are refused in three places: the URL
 //! before the exchange, every answer of a name look-up ([`resolve`]), and the address that answered.
 
 mod failure;
@@ -8,6 +8,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method};
 use url::Url;
 
+pub use self::failure::NotMade;
 use self::failure::{Failure, RefusedAddress};
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
@@ -54,7 +56,6 @@ pub struct ClientConfig {
 pub struct ClientError(#[source] reqwest::Error);
 
 /// One request, always a POST.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// Where to send it.
     pub url: &'a Url,
@@ -64,6 +65,17 @@ pub struct Request<'a> {
     pub body: Bytes,
     /// Bound on the whole exchange: look-up, connection, TLS, request, response with its body.
     pub deadline: Duration,
+}
+
+/// The URL and the headers can hold secrets, and are left out.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Request")
+            .field("body_bytes", &self.body.len())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an exchange ended.
@@ -112,10 +124,13 @@ impl Client {
         Ok(Self { inner, address_policy })
     }
 
-    /// Sends a request and reads the beginning of the answer. Never an error: every end is a class.
+    /// Sends a request and reads the beginning of the answer. Whatever the receiver does is a class.
     ///
     /// Dropping the future closes the connection.
-    pub async fn exchange(&self, request: Request<'_>) -> Exchange {
+    ///
+    /// # Errors
+    /// [`NotMade`] if this machine lacks what it takes: not the receiver's failure, and not an attempt.
+    pub async fn exchange(&self, request: Request<'_>) -> Result<Exchange, NotMade> {
         let started = Instant::now();
         let deadline = request.deadline;
         let mut answer = Answer::default();
@@ -188,20 +203,19 @@ impl Answer {
         self.excerpt = excerpt;
     }
 
-    fn into_exchange(self, failure: Option<Failure>, duration: Duration) -> Exchange {
+    fn into_exchange(self, failure: Option<Failure>, duration: Duration) -> Result<Exchange, NotMade> {
         let Self { status_code, retry_after, excerpt, .. } = self;
         match (failure, status_code) {
-            (None, Some(status)) => Exchange {
-                outcome: classify_status(status),
-                status_code,
-                retry_after,
-                excerpt: excerpt.cut(),
-                duration,
-            },
-            (failure, _) => {
-                let Failure { outcome, description } = failure.unwrap_or_else(Failure::no_answer);
-                Exchange { outcome, status_code, retry_after, excerpt: description.into(), duration }
+            (None, Some(status)) => {
+                let (outcome, excerpt) = (classify_status(status), excerpt.cut());
+                Ok(Exchange { outcome, status_code, retry_after, excerpt, duration })
             }
+            (failure, _) => match failure.unwrap_or_else(Failure::no_answer) {
+                Failure::Ours(reason) => Err(reason),
+                Failure::Theirs { outcome, description } => {
+                    Ok(Exchange { outcome, status_code, retry_after, excerpt: description.into(), duration })
+                }
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Client, ClientConfig, Exchange, Lookup, Request, ResolverConfig};
+use super::{Client, ClientConfig, Exchange, Lookup, NotMade, Request, ResolverConfig};
 
 /// Answers every look-up with the same addresses.
 struct Answers(Vec<&'static str>);
@@ -27,7 +27,7 @@ impl Lookup for Answers {
 async fn post(client: &Client, url: &str) -> Exchange {
     let url = Url::parse(url).unwrap();
     let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-    client.exchange(Request { url: &url, headers, body, deadline: Duration::from_secs(20) }).await
+    client.exchange(Request { url: &url, headers, body, deadline: Duration::from_secs(20) }).await.unwrap()
 }
 
 fn client(policy: AddressPolicy, fixed_hosts: HashMap<String, SocketAddr>, answers: Vec<&'static str>) -> Client {
@@ -43,7 +43,46 @@ async fn one_forbidden_answer_refuses_the_whole_name() {
         assert_eq!(exchange.outcome, Outcome::AddressBlocked, "{answers:?}");
         let excerpt = String::from_utf8(exchange.excerpt.to_vec()).unwrap();
         assert!(!excerpt.contains("secret-path"), "{excerpt}");
+        assert!(answers.iter().all(|answer| !excerpt.contains(answer)), "what a name resolves to is ours: {excerpt}");
     }
+}
+
+#[tokio::test]
+async fn a_denied_address_is_refused_without_telling_the_deny_list() {
+    let mut policy = AddressPolicy::public_https();
+    policy.deny.push("93.184.0.0/16".parse().unwrap());
+    let client = client(policy, HashMap::new(), vec!["93.184.215.14"]);
+    let excerpt = post(&client, "https://hooks.example.com/").await.excerpt;
+    let excerpt = String::from_utf8(excerpt.to_vec()).unwrap();
+    assert!(excerpt.contains("denied") && !excerpt.contains("93.184"), "{excerpt}");
+}
+
+/// Fails every look-up for want of a file descriptor.
+struct NoFileDescriptor;
+
+impl Lookup for NoFileDescriptor {
+    fn lookup(&self, _host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())) })
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_this_machine_cannot_make_is_no_outcome() {
+    let (address_policy, resolver) = (AddressPolicy::public_https(), ResolverConfig::default());
+    let client = Client::with_lookup(ClientConfig { address_policy, resolver }, NoFileDescriptor).unwrap();
+    let url = Url::parse("https://hooks.example.com/").unwrap();
+    let (headers, body) = (HeaderMap::new(), Bytes::new());
+    let request = Request { url: &url, headers, body, deadline: Duration::from_secs(20) };
+    assert_eq!(client.exchange(request).await, Err(NotMade::FileDescriptors));
+}
+
+#[test]
+fn a_request_is_printed_without_its_url_and_headers() {
+    let url = Url::parse("https://hooks.example.com/hook?token=hunter2").unwrap();
+    let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, "swordfish".parse().unwrap())]);
+    let request = Request { url: &url, headers, body: Bytes::from_static(b"{}"), deadline: Duration::from_secs(1) };
+    let printed = format!("{request:?}");
+    assert!(!printed.contains("hunter2") && !printed.contains("swordfish"), "{printed}");
 }
 
 #[tokio::test]

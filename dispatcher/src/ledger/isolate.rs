@@ -1,70 +1,71 @@
 //! Keeps one bad row from failing its whole batch for ever.
 
-use std::collections::VecDeque;
-
 use super::LedgerError;
 
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Halved<R> {
+    /// Answers in the order asked; an offender has the ledger's refusal instead.
+    pub answers: Vec<Result<R, LedgerError>>,
+    /// Why the rest, if there is a rest, was not tried. What was committed by then is safe to commit again, since
+    /// every write of the ledger is idempotent by identity.
+    pub interrupted: Option<LedgerError>,
+}
+
 /// Commits a batch with `commit`; when its data is refused, halves it until each offender stands alone.
-///
-/// Answers in the order asked. An error other than [`LedgerError::Refused`] ends the work at once: what was
-/// committed by then is safe to commit again, since every write of the ledger is idempotent by identity.
-pub async fn commit_halving<T, R>(
-    batch: Vec<T>,
-    mut commit: impl AsyncFnMut(Vec<T>) -> Result<Vec<R>, LedgerError>,
-) -> Result<Vec<Result<R, LedgerError>>, LedgerError>
+pub async fn commit_halving<T, R, F>(batch: &[T], commit: impl Fn(Vec<T>) -> F) -> Halved<R>
 where
     T: Clone,
+    F: Future<Output = Result<Vec<R>, LedgerError>>,
 {
-    let mut results = Vec::with_capacity(batch.len());
-    let mut pending = VecDeque::from([batch]);
-    while let Some(mut first) = pending.pop_front() {
-        if first.is_empty() {
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut pending = vec![batch];
+    while let Some(slice) = pending.pop() {
+        if slice.is_empty() {
             continue;
         }
-        match commit(first.clone()).await {
-            Ok(answers) => results.extend(answers.into_iter().map(Ok)),
-            Err(LedgerError::Refused(message)) if first.len() == 1 => {
-                results.push(Err(LedgerError::Refused(message)));
+        match commit(slice.to_vec()).await {
+            Ok(committed) => answers.extend(committed.into_iter().map(Ok)),
+            Err(LedgerError::Refused(_)) if slice.len() > 1 => {
+                let (left, right) = slice.split_at(slice.len() / 2);
+                pending.extend([right, left]);
             }
-            Err(LedgerError::Refused(_)) => {
-                let second = first.split_off(first.len() / 2);
-                pending.push_front(second);
-                pending.push_front(first);
-            }
-            Err(error) => return Err(error),
+            Err(error @ LedgerError::Refused(_)) => answers.push(Err(error)),
+            Err(error) => return Halved { answers, interrupted: Some(error) },
         }
     }
-    Ok(results)
+    Halved { answers, interrupted: None }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[tokio::test]
     async fn offenders_fail_alone_and_answers_keep_their_order() {
-        let results = commit_halving((0..100).collect(), async |batch: Vec<i32>| {
-            if batch.iter().any(|row| row % 40 == 7) {
-                return Err(LedgerError::Refused("no".into()));
-            }
-            Ok(batch)
+        let batch: Vec<i32> = (0..100).collect();
+        let halved = commit_halving(&batch, async |slice: Vec<i32>| {
+            if slice.iter().any(|row| row % 40 == 7) { Err(LedgerError::Refused("no".into())) } else { Ok(slice) }
         })
-        .await
-        .unwrap();
-        let good: Vec<i32> = results.iter().filter_map(|result| result.as_ref().ok().copied()).collect();
+        .await;
+        assert!(halved.interrupted.is_none());
+        let good: Vec<i32> = halved.answers.iter().filter_map(|answer| answer.as_ref().ok().copied()).collect();
         assert_eq!(good, (0..100).filter(|row| row % 40 != 7).collect::<Vec<_>>());
-        assert!(results[7].is_err() && results[47].is_err() && results[87].is_err());
+        assert!([7, 47, 87].iter().all(|place| halved.answers[*place].is_err()));
     }
 
     #[tokio::test]
     async fn an_unavailable_ledger_ends_the_work() {
-        let mut calls = 0;
-        let result = commit_halving(vec![1, 2], async |_: Vec<i32>| {
-            calls += 1;
+        let calls = Cell::new(0);
+        let halved = commit_halving(&[1, 2], async |_: Vec<i32>| {
+            calls.set(calls.get() + 1);
             Err::<Vec<()>, _>(LedgerError::Unavailable("gone".into()))
         })
         .await;
-        assert!(matches!(result, Err(LedgerError::Unavailable(_))));
-        assert_eq!(calls, 1);
+        assert!(matches!(halved.interrupted, Some(LedgerError::Unavailable(_))));
+        assert!(halved.answers.is_empty());
+        assert_eq!(calls.get(), 1);
     }
 }

@@ -11,19 +11,25 @@
 
 mod histogram;
 pub mod isolate;
+pub mod postgres;
+mod records;
 pub mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next, Outcome, Part};
+use dispatcher_core::delivery::{Attempt, DeliveryKey, Next, Part};
 use dispatcher_core::event::Event;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::records::{
+    AttemptRecord, Backlog, Balance, Cursor, DeliveryQuery, DeliveryRecord, EndpointFacts, EventQuery, EventRecord,
+    Page,
+};
 use crate::queue::Item;
 
 /// The seam. One implementation per database.
@@ -49,8 +55,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// ledger alone: whoever held the work is gone.
     async fn expire_all_leases(&self) -> Result<(), LedgerError>;
 
-    /// Closes or opens the gates of endpoints: one timestamp each, whatever waits behind it. An endpoint that
-    /// neither the table nor a delivery has named has no gate.
+    /// Closes or opens the gates of endpoints: one timestamp each, whatever waits behind it. A change for another
+    /// revision than the table has by now, or for an endpoint that it does not have, does nothing.
     async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError>;
 
     /// Disables an endpoint until its revision changes: closes the gate and remembers why. Does nothing if the table
@@ -85,8 +91,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// One delivery.
     async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError>;
 
-    /// Attempts of a delivery, oldest first, all runs.
-    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError>;
+    /// Attempts of a delivery, all runs: the newest `rows_max`, oldest first.
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        delivery: DeliveryId,
+        rows_max: u32,
+    ) -> Result<Vec<AttemptRecord>, LedgerError>;
 
     /// Starts a new run of a finished delivery. The delivery keeps its identity.
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError>;
@@ -142,6 +153,14 @@ pub struct NewEvent {
     pub idempotency: Option<Idempotency>,
     /// Lease of the parts: as long as the caller needs to publish and deliver them, or zero if it will not publish.
     pub lease: Duration,
+}
+
+impl NewEvent {
+    /// Number of its targets.
+    pub fn fanout_count(&self) -> u32 {
+        let targets: usize = self.parts.iter().map(|part| part.targets.len()).sum();
+        u32::try_from(targets).unwrap_or(u32::MAX)
+    }
 }
 
 /// A producer's idempotency key.
@@ -208,7 +227,8 @@ pub enum Change {
         part: u16,
         /// Generation of the hold.
         r#gen: u32,
-        /// One result for each target of the part; run 1 and gen 1 of each delivery.
+        /// One result for each target of the part. Each delivery's row begins with run 1 and this `gen`: what is in
+        /// flight goes on under the part's hold, and whoever held the part before holds nothing of it.
         results: Vec<DeliveryResult>,
     },
     /// The next result of a delivery that has a row. Applied only while it still has this run and gen.
@@ -265,10 +285,12 @@ pub struct Claimed {
 }
 
 /// A change of an endpoint's gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateChange {
     /// The endpoint.
     pub endpoint: EndpointId,
+    /// Revision that it is about: what is known of an old one closes no gate of a new one.
+    pub revision: String,
     /// From now on nothing is claimed for this long. Zero opens the gate. Never shortens a gate that
     /// `publish_table` or `disable` closed.
     pub closed_for: Duration,
@@ -311,90 +333,6 @@ pub struct TableLoad {
     pub dropped: Vec<RowKey>,
 }
 
-/// A position in a listing, opaque to callers: the identity of the last row seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(pub Uuid);
-
-/// A page of a listing.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    /// Rows, newest first.
-    pub rows: Vec<T>,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<Cursor>,
-}
-
-/// Which events to list.
-#[derive(Clone, Debug, Default)]
-pub struct EventQuery {
-    /// Only of this type.
-    pub event_type: Option<String>,
-    /// Rows after this position.
-    pub after: Option<Cursor>,
-    /// Most rows.
-    pub rows_max: u32,
-}
-
-/// Which deliveries to list.
-#[derive(Clone, Debug, Default)]
-pub struct DeliveryQuery {
-    /// Only of this event.
-    pub event: Option<EventId>,
-    /// Only to this endpoint.
-    pub endpoint: Option<EndpointId>,
-    /// Only in this state.
-    pub state: Option<DeliveryState>,
-    /// Rows after this position.
-    pub after: Option<Cursor>,
-    /// Most rows.
-    pub rows_max: u32,
-}
-
-/// An event as it is read.
-#[derive(Clone, Debug)]
-pub struct EventRecord {
-    /// The event; its body is empty in listings.
-    pub event: Event,
-    /// Number of targets.
-    pub fanout_count: u32,
-    /// Size of the body in bytes.
-    pub body_bytes: u64,
-}
-
-/// A delivery as it is read.
-#[derive(Clone, Debug)]
-pub struct DeliveryRecord {
-    /// Its identity.
-    pub key: DeliveryKey,
-    /// Type of its event.
-    pub event_type: String,
-    /// Its state.
-    pub state: DeliveryState,
-    /// Why it ended, if it ended badly.
-    pub reason: Option<EndReason>,
-    /// Its run.
-    pub run: u32,
-    /// Attempts in this run.
-    pub attempts: u32,
-    /// When it is due again, in milliseconds since the Unix epoch, while it is open.
-    pub due_at_unix_ms: Option<u64>,
-    /// Result of the last attempt.
-    pub last_outcome: Option<Outcome>,
-    /// Status code of the last attempt.
-    pub last_status_code: Option<u16>,
-}
-
-/// An attempt as it is read.
-#[derive(Clone, Debug)]
-pub struct AttemptRecord {
-    /// Run that it belongs to.
-    pub run: u32,
-    /// The attempt.
-    pub attempt: Attempt,
-    /// Whether its holder was stale when it was recorded.
-    pub superseded: bool,
-}
-
 /// What became of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed {
@@ -407,53 +345,4 @@ pub enum Replayed {
     StillOpen,
     /// The tenant has no such delivery.
     NotFound,
-}
-
-/// Open deliveries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Of all tenants, without those behind a closed gate.
-    pub ungated: u64,
-    /// Of each tenant that has any, gated ones included.
-    pub by_tenant: Vec<(TenantId, u64)>,
-}
-
-/// A tenant's balance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balance {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// Targets of accepted events.
-    pub accepted: u64,
-    /// Finished well.
-    pub delivered: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Cancelled.
-    pub cancelled: u64,
-    /// Not finished, in the outbox or with a row.
-    pub open: u64,
-}
-
-/// What an endpoint's deliveries did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EndpointFacts {
-    /// The endpoint.
-    pub endpoint: EndpointId,
-    /// Attempts in the window.
-    pub attempts: u64,
-    /// Of these, 2xx.
-    pub succeeded: u64,
-    /// 95th percentile of the attempts' durations in the window.
-    pub p95: Option<Duration>,
-    /// Open deliveries that have a row.
-    pub pending: u64,
-    /// Acceptance time of the oldest open delivery, in milliseconds since the Unix epoch.
-    pub oldest_unix_ms: Option<u64>,
-    /// Status code of the last attempt.
-    pub last_status_code: Option<u16>,
-    /// Result of the last attempt.
-    pub last_outcome: Option<Outcome>,
-    /// How long the gate stays closed; `None` if it is open, or if only a new row in the table opens it.
-    pub gate_closed_for: Option<Duration>,
 }

@@ -6,4 +6,5 @@ mod failures;
 mod harness;
 mod paths;
 mod protection;
+mod returned;
 mod unavailable;

@@ -32,7 +32,7 @@ async fn post(client: &Client, url: &str) -> Exchange {
     let url = Url::parse(url).unwrap();
     let body = Bytes::from_static(b"{\"a\":1}");
     let exchange = client.exchange(Request { url: &url, headers: HeaderMap::new(), body, deadline: DEADLINE });
-    tokio::time::timeout(DEADLINE * 4, exchange).await.expect("an exchange ends at its deadline")
+    tokio::time::timeout(DEADLINE * 4, exchange).await.expect("an exchange ends at its deadline").unwrap()
 }
 
 /// A receiver that reads a request's head and then does with each connection what it is told.

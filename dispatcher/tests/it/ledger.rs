@@ -4,5 +4,6 @@
 
 mod conformance;
 mod model;
+mod postgres;
 mod sqlite;
 mod support;

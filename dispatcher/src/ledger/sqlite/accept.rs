@@ -53,7 +53,7 @@ fn decide(first_uses: &mut FirstUses, new: &NewEvent) -> Accepted {
             vacant.insert(FirstUse {
                 digest: idempotency.digest,
                 event: new.event.id,
-                fanout_count: fanout_count(new),
+                fanout_count: new.fanout_count(),
             });
             Accepted::New
         }
@@ -68,11 +68,6 @@ fn decide(first_uses: &mut FirstUses, new: &NewEvent) -> Accepted {
             }
         }
     }
-}
-
-fn fanout_count(new: &NewEvent) -> u32 {
-    let targets: usize = new.parts.iter().map(|part| part.targets.len()).sum();
-    u32::try_from(targets).unwrap_or(u32::MAX)
 }
 
 async fn known_keys(
@@ -147,7 +142,7 @@ async fn insert_events(transaction: &mut Transaction<'_, Sqlite>, events: &[&New
     if events.is_empty() {
         return Ok(());
     }
-    let bytes = events.iter().map(|new| 32 * fanout_count(new) as usize + new.event.body.len()).sum();
+    let bytes = events.iter().map(|new| 32 * new.fanout_count() as usize + new.event.body.len()).sum();
     let mut blobs: Vec<u8> = Vec::with_capacity(bytes);
     let mut rows = Vec::with_capacity(events.len());
     for new in events {
@@ -167,7 +162,7 @@ async fn insert_events(transaction: &mut Transaction<'_, Sqlite>, events: &[&New
             &event.content_type,
             attributes,
             new.table_version,
-            fanout_count(new),
+            new.fanout_count(),
             targets_at,
             event.body.len(),
         ));

@@ -11,7 +11,7 @@ use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::limits::{
-    CLAIM_LANE_DELIVERIES_MAX, CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX,
+    CLAIM_DUE_SHARE, CLAIM_LANE_DELIVERIES_MAX, CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX,
 };
 use dispatcher_core::table::TableVersion;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -21,10 +21,6 @@ use super::encode::{self, Hex, count, integer, milliseconds, uuid};
 use super::listing::{event_of, targets_of};
 use super::{Claim, Claimed, LedgerError, NEVER_MS, begin};
 use crate::queue::{DueDelivery, Item, Work};
-
-/// The part of a claim, as a divisor, that due deliveries may always take: a flood of new events leaves retries
-/// this much.
-const DUE_SHARE: usize = 4;
 
 /// When something in a pool is due next: the end of a part's lease, or a lane.
 const NEXT_DUE: &str = "SELECT min(at) AS at FROM (
@@ -86,7 +82,7 @@ pub(super) async fn claim(
     let mut transaction = begin(writer).await?;
     let mut parts = ready_parts(&mut transaction, claim, times.now_ms).await?;
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
-    let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / DUE_SHARE);
+    let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
 
     let due = claim_due(&mut transaction, &claim.pool, due_max, times, lease_until_ms).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());

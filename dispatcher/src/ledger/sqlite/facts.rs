@@ -1,6 +1,6 @@
 //! Counting: the backlog, the balance, and what endpoints did lately.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
@@ -9,6 +9,7 @@ use sqlx::{Row as _, SqlitePool};
 
 use super::encode::{self, blob, count, integer, milliseconds, uuid};
 use super::{Backlog, Balance, EndpointFacts, LedgerError};
+use crate::ledger::histogram::{Histogram, percentile_95};
 
 /// Counts open deliveries; see [`crate::ledger::Ledger::backlog`].
 pub(super) async fn backlog(readers: &SqlitePool, now_ms: u64) -> Result<Backlog, LedgerError> {
@@ -61,9 +62,6 @@ pub(super) async fn balance(readers: &SqlitePool) -> Result<Vec<Balance>, Ledger
     });
     balances.collect()
 }
-
-/// Attempts of an endpoint by the bucket of their duration: number, and of these 2xx.
-type Histogram = BTreeMap<u32, (u64, u64)>;
 
 /// Facts for statuses; see [`crate::ledger::Ledger::endpoint_facts`]. The window is rounded up to whole minutes.
 pub(super) async fn endpoint_facts(
@@ -120,49 +118,4 @@ pub(super) async fn endpoint_facts(
         })
     });
     facts.collect()
-}
-
-/// The bucket of a duration. Two buckets an octave of microseconds: 2^(b/2) <= us < 2^((b+1)/2).
-pub(super) fn duration_bucket(duration: Duration) -> u32 {
-    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 40);
-    let octave = us.ilog2();
-    let upper_half = u128::from(us) * u128::from(us) >= 1 << (2 * octave + 1);
-    2 * octave + u32::from(upper_half)
-}
-
-/// Upper bound of a bucket, at most 42 % above any duration in it.
-fn bucket_bound(bucket: u32) -> Duration {
-    let square = 1_u128 << (bucket + 1).min(90);
-    Duration::from_micros(u64::try_from(square.isqrt()).unwrap_or(u64::MAX))
-}
-
-fn percentile_95(histogram: &Histogram) -> Option<Duration> {
-    let all: u64 = histogram.values().map(|(attempts, _)| attempts).sum();
-    let rank = (all * 95).div_ceil(100);
-    let mut seen = 0;
-    histogram.iter().find_map(|(bucket, (attempts, _))| {
-        seen += attempts;
-        (seen >= rank).then(|| bucket_bound(*bucket))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_holds_its_durations_and_its_bound_is_close() {
-        for us in [1_u64, 2, 3, 5, 999, 1_000, 1_448, 1_449, 60_000_000, 90_509_668] {
-            let bound = bucket_bound(duration_bucket(Duration::from_micros(us))).as_micros();
-            let us = u128::from(us);
-            assert!(bound >= us && bound <= us * 142 / 100 + 1, "{us} {bound}");
-        }
-    }
-
-    #[test]
-    fn the_percentile_is_the_bucket_that_holds_the_rank() {
-        let histogram = Histogram::from([(20, (94, 94)), (30, (1, 0)), (40, (5, 5))]);
-        assert_eq!(percentile_95(&histogram), Some(bucket_bound(30)));
-        assert_eq!(percentile_95(&Histogram::new()), None);
-    }
 }

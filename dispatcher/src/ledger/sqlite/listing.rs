@@ -241,18 +241,20 @@ pub(super) async fn attempts(
     readers: &SqlitePool,
     tenant: TenantId,
     delivery: DeliveryId,
+    rows_max: u32,
 ) -> Result<Vec<AttemptRecord>, LedgerError> {
     if self::delivery(readers, tenant, delivery).await?.is_none() {
         return Ok(Vec::new());
     }
     let rows = sqlx::query(
         "SELECT run, number, superseded, started_at, duration_us, outcome, status_code, excerpt FROM attempts
-         WHERE delivery = ?1 ORDER BY run, number, started_at, gen",
+         WHERE delivery = ?1 ORDER BY run DESC, number DESC, started_at DESC, gen DESC LIMIT ?2",
     )
     .bind(blob(delivery.0))
+    .bind(rows_max)
     .fetch_all(readers)
     .await?;
-    rows.iter().map(attempt_record).collect()
+    rows.iter().rev().map(attempt_record).collect()
 }
 
 fn attempt_record(row: &SqliteRow) -> Result<AttemptRecord, LedgerError> {

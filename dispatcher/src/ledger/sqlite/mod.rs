@@ -177,8 +177,13 @@ impl Ledger for SqliteLedger {
         listing::delivery(&self.readers, tenant, delivery).await
     }
 
-    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError> {
-        listing::attempts(&self.readers, tenant, delivery).await
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        delivery: DeliveryId,
+        rows_max: u32,
+    ) -> Result<Vec<AttemptRecord>, LedgerError> {
+        listing::attempts(&self.readers, tenant, delivery, rows_max).await
     }
 
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {

@@ -14,9 +14,6 @@ use super::encode::{self, Hex, count, uuid};
 use super::{Change, LedgerError, Recorded, begin};
 use crate::ledger::DeliveryResult;
 
-/// Run and generation of a delivery whose row has just been made from an outbox part.
-const FIRST: Generation = Generation { run: 1, r#gen: 1 };
-
 /// Commits results; see [`crate::ledger::Ledger::record`].
 pub(super) async fn record(
     writer: &mut SqliteConnection,
@@ -144,7 +141,7 @@ fn apply_part(
     }
     for result in results {
         let next = if early_successes.contains(&result.key.delivery) { &Next::Delivered } else { &result.next };
-        writes.insert(maker, &held.pool, FIRST, &result.key, (result.attempt.as_ref(), next));
+        writes.insert(maker, &held.pool, &result.key, (result.attempt.as_ref(), next));
     }
     Ok(true)
 }
@@ -189,7 +186,8 @@ async fn delete_parts(
     held.collect()
 }
 
-/// Deliveries of held parts that an earlier, stale holder of the part has delivered after all.
+/// Deliveries of held parts that an earlier, stale holder of the part has delivered after all: within its time with
+/// the part, or later, on the slow track.
 async fn early_successes(
     transaction: &mut Transaction<'_, Sqlite>,
     changes: &[Change],
@@ -214,7 +212,7 @@ async fn early_successes(
     }
     let found = sqlx::query(
         "SELECT a.delivery FROM json_each(?1) j CROSS JOIN attempts a ON a.delivery = unhex(j.value->>0)
-         WHERE a.run = 1 AND a.of_part = 1 AND a.outcome = 'delivered'",
+         WHERE a.run = 1 AND a.outcome = 'delivered'",
     )
     .bind(encode::rows(&rows)?)
     .fetch_all(&mut **transaction)

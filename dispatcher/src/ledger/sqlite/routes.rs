@@ -167,26 +167,27 @@ pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>
     Ok(load)
 }
 
-/// Sets the gates of endpoints that have a lane; see [`crate::ledger::Ledger::set_gates`].
+/// Sets the gates of endpoints that still have the revision; see [`crate::ledger::Ledger::set_gates`].
 pub(super) async fn set_gates(
     writer: &mut SqliteConnection,
     gates: &[GateChange],
     now_ms: u64,
 ) -> Result<(), LedgerError> {
-    // The last change of an endpoint counts.
-    let rows: std::collections::BTreeMap<EndpointId, _> = gates
+    // The last change of a revision counts.
+    let rows: std::collections::BTreeMap<(EndpointId, &str), _> = gates
         .iter()
         .map(|gate| {
             let until_ms = match gate.closed_for {
                 Duration::ZERO => 0,
                 closed_for => now_ms + milliseconds(closed_for),
             };
-            (gate.endpoint, (Hex(gate.endpoint.0), until_ms, gate.quota))
+            let row = (Hex(gate.endpoint.0), until_ms, gate.quota, &gate.revision);
+            ((gate.endpoint, gate.revision.as_str()), row)
         })
         .collect();
     sqlx::query(
         "UPDATE lanes SET gate_until = j.value->>1, quota = j.value->>2 FROM json_each(?1) j
-         WHERE endpoint = unhex(j.value->>0)",
+         WHERE endpoint = unhex(j.value->>0) AND revision = j.value->>3",
     )
     .bind(encode::rows(&rows.into_values().collect::<Vec<_>>())?)
     .execute(writer)

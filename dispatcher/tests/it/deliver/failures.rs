@@ -1,7 +1,12 @@
 //! A ledger that does not answer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher::deliver::DeliverConfig;
 use dispatcher_core::delivery::DeliveryState;
 use dispatcher_core::limits::LEASE;
+use tokio::sync::Notify;
 
 use super::harness::{Process, Receiver, config, endpoint, eventually, policy};
 use super::unavailable::UnavailableLedger;
@@ -41,4 +46,18 @@ async fn while_nothing_can_be_recorded_no_new_attempt_is_made() {
     process.finished().await;
     process.stop().await;
     assert_eq!(process.ledger.balance().await.unwrap()[0].delivered, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_although_the_ledger_never_answers() {
+    let receiver = Receiver::start(200).await;
+    let asked = Arc::new(Notify::new());
+    let wrap = UnavailableLedger::hanging(&asked);
+    let short = DeliverConfig { lease: Duration::from_millis(700), ..config() };
+    let mut process = Process::start_before(vec![endpoint("one", &receiver.url, policy())], short, wrap).await;
+    // Late, so that it has to be taken before it is sent.
+    process.publish(&["one"], Duration::ZERO).await;
+    asked.notified().await;
+    process.stop().await;
+    assert_eq!(receiver.count(), 0);
 }

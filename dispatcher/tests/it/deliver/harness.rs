@@ -20,6 +20,7 @@ use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::delivery::{Target, split_into_parts};
 use dispatcher_core::event::{Attributes, Event};
 use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
+use dispatcher_core::limits::ATTEMPTS_READ_MAX;
 use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::retry::{Backoff, RetryPolicy};
 use dispatcher_core::seal::SealingKey;
@@ -206,6 +207,16 @@ impl Process {
         config: DeliverConfig,
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
     ) -> Self {
+        Self::start_on(rows, config, wrap, |queue| queue).await
+    }
+
+    /// Starts with something in front of the ledger, and of the queue that is consumed.
+    pub(crate) async fn start_on(
+        rows: Vec<EndpointRow>,
+        config: DeliverConfig,
+        wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
+        wrap_queue: impl FnOnce(Arc<MemoryQueue>) -> Arc<dyn Queue>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let real: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
         put(&real, rows).await;
@@ -235,7 +246,7 @@ impl Process {
         let deliver = Deliver {
             config,
             ledger: Arc::clone(&ledger),
-            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            queue: wrap_queue(Arc::clone(&queue)),
             snapshot,
             client,
             metrics,
@@ -285,7 +296,7 @@ impl Process {
     }
 
     pub(crate) async fn attempts(&self, event: EventId, name: &str) -> Vec<AttemptRecord> {
-        self.ledger.attempts(tenant(), target(name).delivery(event)).await.unwrap()
+        self.ledger.attempts(tenant(), target(name).delivery(event), ATTEMPTS_READ_MAX).await.unwrap()
     }
 
     /// Waits until no delivery is open.

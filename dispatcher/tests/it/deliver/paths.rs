@@ -5,9 +5,11 @@ use std::time::Duration;
 use dispatcher::queue::{Queue, Track};
 use dispatcher_core::delivery::{DeliveryState, EndReason, Outcome};
 use dispatcher_core::limits::LEASE;
-use dispatcher_core::table::{DEFAULT_POOL, EndpointState};
+use dispatcher_core::table::{
+    BodyFormat, DEFAULT_POOL, DeliveryPolicy, EndpointSecrets, EndpointState, KeyBytes, SigningKey,
+};
 
-use super::harness::{KEY, Process, Receiver, config, endpoint, eventually, policy};
+use super::harness::{self, KEY, Process, Receiver, config, endpoint, eventually, policy, sealing_key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_target_gets_the_signed_payload_once() {
@@ -36,6 +38,25 @@ async fn every_target_gets_the_signed_payload_once() {
     assert_eq!([&*observed[0].endpoint_name, &*observed[1].endpoint_name], ["one", "two"]);
     assert!(observed.iter().all(|attempt| attempt.outcome == Outcome::Delivered && attempt.attempt_number == 1));
     process.assert_balanced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_the_format_win_over_those_of_the_endpoint() {
+    let receiver = Receiver::start(200).await;
+    let format = BodyFormat::CloudEventsBinary;
+    let mut row = endpoint("binary", &receiver.url, DeliveryPolicy { format, ..policy() });
+    let secrets = EndpointSecrets {
+        url: receiver.url.clone().into(),
+        keys: vec![SigningKey { bytes: KeyBytes(KEY.to_vec()).into(), retires_at_unix_ms: None }],
+        headers: vec![("ce-type".into(), String::from("forged").into())],
+    };
+    row.sealed = sealing_key().seal(row.id, &secrets);
+    let process = Process::start(vec![row], config()).await;
+    process.publish(&["binary"], LEASE).await;
+    process.finished().await;
+    let seen = receiver.seen();
+    let types: Vec<_> = seen[0].headers.get_all("ce-type").iter().collect();
+    assert_eq!(types, [harness::new_event().event_type.as_str()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +134,20 @@ async fn a_message_that_comes_twice_is_sent_once() {
     process.stop().await;
     assert_eq!(receiver.count(), 1);
     assert_eq!(process.attempts(event, "twice").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_over_and_then_slow_is_recorded_by_its_holder() {
+    let receiver = Receiver::start(0).await;
+    let process = Process::start(vec![endpoint("slow", &receiver.url, policy())], config()).await;
+    // The lease is nearly over, so the part is taken first, and its generation is 2.
+    let event = process.publish(&["slow"], Duration::from_millis(500)).await;
+    eventually("it is recorded as in flight", || async { process.pending("slow").await == 1 }).await;
+    receiver.answer(200);
+    process.finished().await;
+    let attempts = process.attempts(event, "slow").await;
+    assert_eq!((attempts.len(), receiver.count()), (1, 1));
+    assert!(!attempts[0].superseded, "the hold was its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,6 +90,16 @@ async fn a_slow_answer_is_recorded_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_finds_no_place_within_its_lease_goes_back_without_an_attempt() {
+    let receiver = Receiver::start(200).await;
+    let full = dispatcher::deliver::DeliverConfig { fast_track_max: 0, lease: LEASE / 4, ..config() };
+    let process = Process::start(vec![endpoint("crowded", &receiver.url, policy())], full).await;
+    let event = process.publish(&["crowded"], LEASE / 4).await;
+    eventually("it waits in the ledger", || async { process.pending("crowded").await == 1 }).await;
+    assert_eq!((process.delivery(event, "crowded").await.attempts, receiver.count()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_circuit_opens_and_closes_again() {
     let receiver = Receiver::start(500).await;
     let mut careful = policy();

@@ -12,11 +12,13 @@ use dispatcher::ledger::{
 };
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
+use tokio::sync::Notify;
 
-/// Fails to record as often as it was told.
+/// Fails to record as often as it was told, and never answers whoever takes work over if it was told so.
 pub(crate) struct UnavailableLedger {
     real: Arc<dyn Ledger>,
     failures: Failures,
+    takes_hang: Option<Arc<Notify>>,
 }
 
 /// How often recording still fails, and has failed.
@@ -57,7 +59,14 @@ impl UnavailableLedger {
     pub(crate) fn failing(failures: usize) -> (Failures, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
         let failures = Failures { left: Arc::new(AtomicUsize::new(failures)), seen: Arc::default() };
         let inner = failures.clone();
-        (failures, move |real| Arc::new(Self { real, failures: inner }))
+        (failures, move |real| Arc::new(Self { real, failures: inner, takes_hang: None }))
+    }
+
+    /// A ledger that never answers a take, and notifies `asked` of one.
+    pub(crate) fn hanging(asked: &Arc<Notify>) -> impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger> + use<> {
+        let takes_hang = Some(Arc::clone(asked));
+        let failures = Failures { left: Arc::default(), seen: Arc::default() };
+        move |real| Arc::new(Self { real, failures, takes_hang })
     }
 }
 
@@ -73,6 +82,10 @@ impl Ledger for UnavailableLedger {
     }
 
     async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
+        if let Some(asked) = &self.takes_hang {
+            asked.notify_one();
+            std::future::pending::<()>().await;
+        }
         self.real.take(holds, lease).await
     }
 
@@ -124,8 +137,13 @@ impl Ledger for UnavailableLedger {
         self.real.delivery(tenant, delivery).await
     }
 
-    async fn attempts(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Vec<AttemptRecord>, LedgerError> {
-        self.real.attempts(tenant, delivery).await
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        delivery: DeliveryId,
+        rows_max: u32,
+    ) -> Result<Vec<AttemptRecord>, LedgerError> {
+        self.real.attempts(tenant, delivery, rows_max).await
     }
 
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {

@@ -29,6 +29,9 @@ macro_rules! conformance_suite {
                 a_late_success_of_a_stale_part_finishes_an_open_delivery,
                 a_late_success_before_the_new_holder_reports_counts,
                 a_stale_hold_that_reports_twice_keeps_its_success,
+                a_stale_follower_leaves_the_new_holders_work_alone,
+                a_stale_followers_success_before_the_new_holder_reports_counts,
+                a_stale_followers_success_finishes_what_the_new_holder_has_in_flight,
                 results_must_cover_the_part,
                 a_failed_delivery_goes_on_until_it_ends,
                 a_repeated_record_counts_its_attempt_once,
@@ -67,6 +70,7 @@ macro_rules! conformance_suite {
                 disabled_until_the_revision_changes,
                 a_disable_of_an_old_revision_is_ignored,
                 a_new_revision_opens_the_gate,
+                a_late_gate_of_an_old_revision_is_ignored,
             ],
             read: [
                 pages_of_deliveries_are_stable_under_inserts,

@@ -21,13 +21,38 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 /// One step. Numbers choose among what is there, so that every history means something.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Accept { targets: u8, lease_over: bool },
-    AcceptAgain { event: usize },
-    Claim { lease_over: bool },
-    Take { hold: usize, lease_over: bool },
-    Record { hold: usize, outcomes: u8, lease_over: bool },
-    Replay { delivery: usize },
-    Gate { endpoint: usize, open: bool },
+    Accept {
+        targets: u8,
+        lease_over: bool,
+    },
+    AcceptAgain {
+        event: usize,
+    },
+    Claim {
+        lease_over: bool,
+    },
+    Take {
+        hold: usize,
+        lease_over: bool,
+    },
+    Record {
+        hold: usize,
+        outcomes: u8,
+        lease_over: bool,
+    },
+    /// A holder that has lost its part reports on one of its targets, which it had in flight.
+    FollowStale {
+        hold: usize,
+        target: usize,
+        outcome: u8,
+    },
+    Replay {
+        delivery: usize,
+    },
+    Gate {
+        endpoint: usize,
+        open: bool,
+    },
     ExpireAll,
 }
 
@@ -39,6 +64,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (any::<usize>(), any::<bool>()).prop_map(|(hold, lease_over)| Step::Take { hold, lease_over }),
         8 => (any::<usize>(), any::<u8>(), any::<bool>())
             .prop_map(|(hold, outcomes, lease_over)| Step::Record { hold, outcomes, lease_over }),
+        2 => (any::<usize>(), any::<usize>(), any::<u8>())
+            .prop_map(|(hold, target, outcome)| Step::FollowStale { hold, target, outcome }),
         2 => any::<usize>().prop_map(|delivery| Step::Replay { delivery }),
         1 => (0..NAMES.len(), any::<bool>()).prop_map(|(endpoint, open)| Step::Gate { endpoint, open }),
         1 => Just(Step::ExpireAll),
@@ -105,6 +132,10 @@ impl Model {
             Step::Record { hold, outcomes, lease_over } if !self.holds.is_empty() => {
                 let (event, hold) = self.holds[hold % self.holds.len()];
                 self.record(ledger, event, hold, (outcomes, lease_over)).await;
+            }
+            Step::FollowStale { hold, target, outcome } if !self.holds.is_empty() => {
+                let (event, hold) = self.holds[hold % self.holds.len()];
+                self.follow_stale(ledger, event, hold, (target, outcome)).await;
             }
             Step::Replay { delivery } if !self.deliveries.is_empty() => {
                 let id = *self.deliveries.keys().nth(delivery % self.deliveries.len()).unwrap();
@@ -209,7 +240,7 @@ impl Model {
                 for target in new.parts[0].targets.clone() {
                     let key = key(&new, target);
                     if valid {
-                        self.first_result(key, &what, chosen.1, event);
+                        self.first_result(key, r#gen, &what, (chosen.1, event));
                     } else {
                         self.late_result(key, 1, &what);
                     }
@@ -237,16 +268,39 @@ impl Model {
         }
     }
 
-    fn first_result(&mut self, key: DeliveryKey, what: &(Option<Attempt>, Next), over: bool, event: usize) {
+    async fn follow_stale(&mut self, ledger: &Arc<dyn Ledger>, event: usize, hold: Hold, chosen: (usize, u8)) {
+        let Hold::Part { r#gen, .. } = hold else { return };
+        let new = self.events[event].clone();
+        let targets = &new.parts[0].targets;
+        let key = key(&new, targets[chosen.0 % targets.len()]);
+        let is_stale = match (self.outbox.get(&event), self.deliveries.get(&key.delivery)) {
+            (Some((present, _)), _) => *present != r#gen,
+            (None, Some(record)) => (record.run, record.r#gen) != (1, r#gen),
+            (None, None) => false,
+        };
+        if is_stale {
+            let what = what(chosen.1, false, 1);
+            assert_eq!(record(ledger, delivery_change(key, 1, r#gen, what.clone())).await, Recorded::Superseded);
+            self.late_result(key, 1, &what);
+        }
+    }
+
+    fn first_result(
+        &mut self,
+        key: DeliveryKey,
+        r#gen: u32,
+        what: &(Option<Attempt>, Next),
+        (over, event): (bool, usize),
+    ) {
         let early = self.early_successes.contains(&key.delivery);
         let mut record =
-            Modelled { key, state: DeliveryState::Open, run: 1, attempts: 0, r#gen: 1, hands: Hands::InFlight, over };
+            Modelled { key, state: DeliveryState::Open, run: 1, attempts: 0, r#gen, hands: Hands::InFlight, over };
         record.apply(what, over);
         if early {
             record.state = DeliveryState::Delivered;
         }
         if record.hands == Hands::InFlight {
-            self.holds.push((event, Hold::Delivery { delivery: key.delivery, run: 1, r#gen: 1 }));
+            self.holds.push((event, Hold::Delivery { delivery: key.delivery, run: 1, r#gen }));
         }
         self.deliveries.insert(key.delivery, record);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dispatcher::ledger::{
-    Accepted, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DeliveryResult, Hold, Idempotency, Ledger,
-    NewEvent, Recorded,
+    Accepted, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DeliveryResult, GateChange, Hold, Idempotency,
+    Ledger, NewEvent, Recorded,
 };
 use dispatcher::queue::{DueDelivery, Work};
 use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, Next, Outcome, Part, Target, split_into_parts};
@@ -155,6 +155,11 @@ pub(crate) async fn waiting(ledger: &Arc<dyn Ledger>, name: &str, delay: Duratio
     accept(ledger, &new).await;
     assert_eq!(record(ledger, part_change(&new, 0, 1, &failed(1, delay))).await, Recorded::Applied);
     new
+}
+
+/// A change of an endpoint's gate at its revision 1.
+pub(crate) fn gate(name: &str, closed_for: Duration, quota: Option<u32>) -> GateChange {
+    GateChange { endpoint: endpoint(name), revision: "1".into(), closed_for, quota }
 }
 
 pub(crate) fn endpoint_row(name: &str, revision: &str, state: EndpointState) -> Row {

@@ -7,7 +7,7 @@ use sqlx::{Row as _, Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::targets_of;
-use crate::ledger::sqlite::encode::{blob, count, uuid};
+use crate::ledger::sqlite::encode::{blob, uuid};
 use crate::ledger::{DeliveryQuery, DeliveryRecord, LedgerError};
 
 /// Bytes of an event's identity that its deliveries share: the time.
@@ -25,7 +25,7 @@ pub(super) async fn deliveries(
 ) -> Result<Vec<DeliveryRecord>, LedgerError> {
     let rows = sqlx::query(
         "WITH wanted AS NOT MATERIALIZED (
-             SELECT o.event, o.lease_until, e.event_type,
+             SELECT o.event, e.event_type,
                     substr(e.targets, 1 + 32 * o.first_target, 32 * o.target_count) AS targets
              FROM outbox o INDEXED BY outbox_by_tenant
              CROSS JOIN events e ON e.tenant = o.tenant AND e.id = o.event
@@ -33,7 +33,7 @@ pub(super) async fn deliveries(
          older AS (
              SELECT event FROM wanted WHERE event < ?4 AND (?3 IS NULL OR instr(targets, ?3) > 0)
              ORDER BY event DESC LIMIT ?6)
-         SELECT event, lease_until, event_type, targets FROM wanted
+         SELECT event, event_type, targets FROM wanted
          WHERE event <= ?5 AND event >= coalesce((SELECT substr(min(event), 1, 6) FROM older), ?4)
            AND (?3 IS NULL OR instr(targets, ?3) > 0)",
     )
@@ -63,7 +63,7 @@ pub(super) async fn delivery(
     delivery: DeliveryId,
 ) -> Result<Option<DeliveryRecord>, LedgerError> {
     let rows = sqlx::query(
-        "SELECT o.event, o.lease_until, e.event_type,
+        "SELECT o.event, e.event_type,
                 substr(e.targets, 1 + 32 * o.first_target, 32 * o.target_count) AS targets
          FROM outbox o INDEXED BY outbox_by_tenant
          CROSS JOIN events e ON e.tenant = o.tenant AND e.id = o.event
@@ -93,7 +93,6 @@ fn last_of_its_time(id: Uuid) -> Vec<u8> {
 fn part_records(row: &SqliteRow, tenant: TenantId) -> Result<Vec<DeliveryRecord>, LedgerError> {
     let event = EventId(uuid(row.try_get("event")?)?);
     let event_type: &str = row.try_get("event_type")?;
-    let due_at_unix_ms = count(row.try_get("lease_until")?)?;
     let targets = targets_of(row.try_get("targets")?)?;
     Ok(targets
         .into_iter()
@@ -104,7 +103,7 @@ fn part_records(row: &SqliteRow, tenant: TenantId) -> Result<Vec<DeliveryRecord>
             reason: None,
             run: 1,
             attempts: 0,
-            due_at_unix_ms: Some(due_at_unix_ms),
+            due_at_unix_ms: None,
             last_outcome: None,
             last_status_code: None,
         })

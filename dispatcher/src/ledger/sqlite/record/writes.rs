@@ -12,8 +12,8 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{Generation, Maker};
 use crate::ledger::LedgerError;
+use crate::ledger::histogram::bucket_of;
 use crate::ledger::sqlite::encode::{self, Hex, integer, milliseconds, state_number};
-use crate::ledger::sqlite::facts::duration_bucket;
 
 /// Gathers rows while changes are decided, then writes them.
 pub(super) struct Writes {
@@ -80,15 +80,9 @@ impl Writes {
         }
     }
 
-    /// The first result of a delivery, which has no row yet.
-    pub(super) fn insert(
-        &mut self,
-        maker: Maker,
-        pool: &str,
-        generation: Generation,
-        key: &DeliveryKey,
-        result: (Option<&Attempt>, &Next),
-    ) {
+    /// The first result of a delivery, which has no row yet: the row begins with the generation of the part's hold, so
+    /// that whoever held the part before is as stale here as it was there.
+    pub(super) fn insert(&mut self, maker: Maker, pool: &str, key: &DeliveryKey, result: (Option<&Attempt>, &Next)) {
         let (attempt, next) = result;
         let (state, reason) = finish_of(next);
         self.inserts.push((
@@ -105,7 +99,7 @@ impl Writes {
             attempt.and_then(|attempt| attempt.status_code),
         ));
         if let Some(due) = due_of(next) {
-            self.put_due(pool, generation, key, due);
+            self.put_due(pool, maker.generation, key, due);
         }
         if let Some(attempt) = attempt {
             self.keep_applied(maker, key, attempt);
@@ -149,7 +143,7 @@ impl Writes {
         self.keep(maker, key.delivery, attempt, false);
         let endpoint = key.target.endpoint;
         self.last_results.insert(endpoint, (attempt.outcome, attempt.status_code));
-        let (attempts, succeeded) = self.statistics.entry((endpoint, duration_bucket(attempt.duration))).or_default();
+        let (attempts, succeeded) = self.statistics.entry((endpoint, bucket_of(attempt.duration))).or_default();
         *attempts += 1;
         *succeeded += u64::from(attempt.outcome == Outcome::Delivered);
     }

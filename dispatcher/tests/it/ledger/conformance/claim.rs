@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatcher::ledger::{Claim, GateChange, Hold, Ledger};
+use dispatcher::ledger::{Claim, Hold, Ledger};
 use dispatcher_core::delivery::{Next, Target, split_into_parts};
 use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::limits::CLAIM_TENANT_LANES_MAX;
@@ -117,14 +117,13 @@ pub(crate) async fn a_closed_gate_holds_whatever_waits(ledger: &Arc<dyn Ledger>)
     for name in ["a", "a", "b"] {
         waiting(ledger, name, NOW).await;
     }
-    let gate = |closed_for| GateChange { endpoint: endpoint("a"), closed_for, quota: None };
-    ledger.set_gates(vec![gate(HOUR)]).await.unwrap();
+    ledger.set_gates(vec![gate("a", HOUR, None)]).await.unwrap();
     let claimed = claim(ledger, 10, HOUR).await;
     assert_eq!(due(&claimed).iter().map(|due| due.target).collect::<Vec<_>>(), [target("b")]);
     assert!(claimed.next_due_in.unwrap() > HOUR / 2);
     waiting(ledger, "a", NOW).await;
     assert!(claim(ledger, 10, HOUR).await.items.is_empty());
-    ledger.set_gates(vec![gate(NOW)]).await.unwrap();
+    ledger.set_gates(vec![gate("a", NOW, None)]).await.unwrap();
     assert_eq!(due(&claim(ledger, 10, HOUR).await).len(), 3);
 }
 
@@ -134,11 +133,10 @@ pub(crate) async fn a_quota_bounds_a_claim_and_closes_the_gate_again(ledger: &Ar
     for _ in 0..4 {
         waiting(ledger, "a", NOW).await;
     }
-    let gate = |quota| GateChange { endpoint: endpoint("a"), closed_for: NOW, quota };
-    ledger.set_gates(vec![gate(Some(1))]).await.unwrap();
+    ledger.set_gates(vec![gate("a", NOW, Some(1))]).await.unwrap();
     assert_eq!(due(&claim(ledger, 10, HOUR).await).len(), 1);
     assert!(claim(ledger, 10, HOUR).await.items.is_empty(), "exactly the probes leave");
-    ledger.set_gates(vec![gate(None)]).await.unwrap();
+    ledger.set_gates(vec![gate("a", NOW, None)]).await.unwrap();
     assert_eq!(due(&claim(ledger, 10, HOUR).await).len(), 3);
 }
 

@@ -2,9 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatcher::ledger::{Cursor, DeliveryQuery, EventQuery, GateChange, Ledger, NewEvent};
+use dispatcher::ledger::{Cursor, DeliveryQuery, EventQuery, Ledger, NewEvent};
 use dispatcher_core::delivery::{DeliveryState, EndReason, Next, Outcome, split_into_parts};
 use dispatcher_core::id::{DeliveryId, EventId};
+use dispatcher_core::limits::ATTEMPTS_READ_MAX;
 use dispatcher_core::table::{EndpointState, TableChange};
 
 use crate::ledger::support::*;
@@ -99,7 +100,7 @@ pub(crate) async fn foreign_tenants_see_nothing(ledger: &Arc<dyn Ledger>) {
     for new in [&recorded, &in_outbox] {
         assert!(ledger.event(other, new.event.id).await.unwrap().is_none());
         assert!(ledger.delivery(other, delivery(new, "a")).await.unwrap().is_none());
-        assert!(ledger.attempts(other, delivery(new, "a")).await.unwrap().is_empty());
+        assert!(ledger.attempts(other, delivery(new, "a"), ATTEMPTS_READ_MAX).await.unwrap().is_empty());
         let query = DeliveryQuery { event: Some(new.event.id), rows_max: 9, ..DeliveryQuery::default() };
         assert!(ledger.deliveries(other, query).await.unwrap().rows.is_empty());
     }
@@ -117,7 +118,7 @@ pub(crate) async fn the_backlog_counts_gated_deliveries_apart(ledger: &Arc<dyn L
     for name in ["a", "a", "b"] {
         waiting(ledger, name, HOUR).await;
     }
-    ledger.set_gates(vec![GateChange { endpoint: endpoint("a"), closed_for: HOUR, quota: None }]).await.unwrap();
+    ledger.set_gates(vec![gate("a", HOUR, None)]).await.unwrap();
     let backlog = ledger.backlog().await.unwrap();
     assert_eq!((backlog.ungated, backlog.by_tenant), (3, vec![(shop(), 5)]));
 }
@@ -130,7 +131,7 @@ pub(crate) async fn endpoint_facts_sum_the_attempts(ledger: &Arc<dyn Ledger>) {
     let good = new_event(&["a"], HOUR);
     accept(ledger, &good).await;
     record(ledger, part_change(&good, 0, 1, &delivered(1))).await;
-    ledger.set_gates(vec![GateChange { endpoint: endpoint("a"), closed_for: HOUR, quota: None }]).await.unwrap();
+    ledger.set_gates(vec![gate("a", HOUR, None)]).await.unwrap();
     let facts = ledger.endpoint_facts(shop(), Duration::from_mins(5)).await.unwrap().remove(0);
     assert_eq!((facts.endpoint, facts.attempts, facts.succeeded, facts.pending), (endpoint("a"), 3, 1, 2));
     assert_eq!(facts.oldest_unix_ms, Some(oldest.event.id.unix_ms()));

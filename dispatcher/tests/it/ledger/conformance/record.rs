@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use dispatcher::ledger::{Hold, Ledger, LedgerError, Recorded, Replayed};
-use dispatcher_core::delivery::{DeliveryState, EndReason, Next, Outcome};
+use dispatcher::ledger::{Hold, Ledger, LedgerError, NewEvent, Recorded, Replayed};
+use dispatcher_core::delivery::{Attempt, DeliveryState, EndReason, Next, Outcome};
+use dispatcher_core::limits::ATTEMPTS_READ_MAX;
 
 use crate::ledger::support::*;
 
@@ -14,7 +15,7 @@ pub(crate) async fn a_part_becomes_deliveries_with_their_attempts(ledger: &Arc<d
         assert_eq!((shown.state, shown.run, shown.attempts), (DeliveryState::Delivered, 1, 1));
         assert_eq!((shown.last_outcome, shown.last_status_code), (Some(Outcome::Delivered), Some(204)));
         assert_eq!((shown.due_at_unix_ms, shown.event_type.as_str()), (None, "order.created"));
-        let attempts = ledger.attempts(shop(), delivery(&new, name)).await.unwrap();
+        let attempts = ledger.attempts(shop(), delivery(&new, name), ATTEMPTS_READ_MAX).await.unwrap();
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].attempt, attempt(1, Outcome::Delivered));
         assert!(!attempts[0].superseded);
@@ -28,7 +29,7 @@ pub(crate) async fn a_stale_part_is_superseded_and_its_attempts_kept(ledger: &Ar
     assert_eq!(record(ledger, part_change(&new, 0, 1, &failed(1, HOUR))).await, Recorded::Superseded);
     assert_eq!(show(ledger, delivery(&new, "a")).await.attempts, 0);
     assert_eq!(record(ledger, part_change(&new, 0, 2, &failed(1, HOUR))).await, Recorded::Applied);
-    let attempts = ledger.attempts(shop(), delivery(&new, "a")).await.unwrap();
+    let attempts = ledger.attempts(shop(), delivery(&new, "a"), ATTEMPTS_READ_MAX).await.unwrap();
     assert_eq!(attempts.iter().filter(|attempt| attempt.superseded).count(), 1);
     assert_eq!((attempts.len(), show(ledger, delivery(&new, "a")).await.attempts), (2, 1));
 }
@@ -64,6 +65,54 @@ pub(crate) async fn a_stale_hold_that_reports_twice_keeps_its_success(ledger: &A
     assert_eq!(state(ledger, delivery(&new, "a")).await, Some(DeliveryState::Delivered));
 }
 
+/// A part whose first holder stalled with its deliveries in flight, and was taken over with `gen` 2.
+async fn taken_over_in_flight(ledger: &Arc<dyn Ledger>) -> NewEvent {
+    let new = new_event(&["a"], NOW);
+    accept(ledger, &new).await;
+    assert_eq!(parts(&claim(ledger, 10, HOUR).await), [Hold::Part { event: new.event.id, part: 0, r#gen: 2 }]);
+    assert_eq!(record(ledger, part_change(&new, 0, 1, &in_flight())).await, Recorded::Superseded);
+    new
+}
+
+fn in_flight() -> (Option<Attempt>, Next) {
+    (None, Next::InFlight { lease: HOUR })
+}
+
+pub(crate) async fn a_stale_follower_leaves_the_new_holders_work_alone(ledger: &Arc<dyn Ledger>) {
+    let new = taken_over_in_flight(ledger).await;
+    let key = key(&new, target("a"));
+    assert_eq!(record(ledger, part_change(&new, 0, 2, &in_flight())).await, Recorded::Applied);
+    assert_eq!(record(ledger, delivery_change(key, 1, 1, failed(1, NOW))).await, Recorded::Superseded);
+    assert!(claim(ledger, 10, HOUR).await.items.is_empty(), "it is still in flight");
+    let last = (Some(attempt(1, Outcome::Timeout)), Next::Waiting { delay: HOUR });
+    assert_eq!(record(ledger, delivery_change(key, 1, 2, last)).await, Recorded::Applied);
+    let attempts = ledger.attempts(shop(), key.delivery, ATTEMPTS_READ_MAX).await.unwrap();
+    let mut outcomes: Vec<_> = attempts.iter().map(|kept| (kept.attempt.outcome.as_str(), kept.superseded)).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, [("http_5xx", true), ("timeout", false)], "neither takes the place of the other");
+}
+
+pub(crate) async fn a_stale_followers_success_before_the_new_holder_reports_counts(ledger: &Arc<dyn Ledger>) {
+    for reported in [in_flight(), failed(1, NOW)] {
+        let new = taken_over_in_flight(ledger).await;
+        let key = key(&new, target("a"));
+        assert_eq!(record(ledger, delivery_change(key, 1, 1, delivered(1))).await, Recorded::Superseded);
+        assert_eq!(record(ledger, part_change(&new, 0, 2, &reported)).await, Recorded::Applied);
+        assert_eq!(state(ledger, key.delivery).await, Some(DeliveryState::Delivered));
+        assert!(claim(ledger, 10, HOUR).await.items.is_empty());
+    }
+}
+
+pub(crate) async fn a_stale_followers_success_finishes_what_the_new_holder_has_in_flight(ledger: &Arc<dyn Ledger>) {
+    let new = taken_over_in_flight(ledger).await;
+    let key = key(&new, target("a"));
+    record(ledger, part_change(&new, 0, 2, &in_flight())).await;
+    assert_eq!(record(ledger, delivery_change(key, 1, 1, delivered(1))).await, Recorded::Superseded);
+    assert_eq!(state(ledger, key.delivery).await, Some(DeliveryState::Delivered));
+    assert_eq!(record(ledger, delivery_change(key, 1, 2, failed(1, NOW))).await, Recorded::Superseded);
+    assert_eq!(state(ledger, key.delivery).await, Some(DeliveryState::Delivered));
+}
+
 pub(crate) async fn results_must_cover_the_part(ledger: &Arc<dyn Ledger>) {
     let new = new_event(&["a", "b"], HOUR);
     accept(ledger, &new).await;
@@ -89,7 +138,10 @@ pub(crate) async fn a_failed_delivery_goes_on_until_it_ends(ledger: &Arc<dyn Led
     let shown = show(ledger, delivery(&new, "a")).await;
     assert_eq!((shown.state, shown.reason), (DeliveryState::Dead, Some(EndReason::AttemptsExhausted)));
     assert_eq!((shown.attempts, shown.last_outcome, shown.last_status_code), (5, Some(Outcome::Timeout), None));
-    assert_eq!(ledger.attempts(shop(), delivery(&new, "a")).await.unwrap().len(), 5);
+    let all = ledger.attempts(shop(), delivery(&new, "a"), ATTEMPTS_READ_MAX).await.unwrap();
+    assert_eq!(all.len(), 5);
+    let newest = ledger.attempts(shop(), delivery(&new, "a"), 2).await.unwrap();
+    assert_eq!(newest, all[3..], "the newest, oldest first");
 }
 
 pub(crate) async fn a_repeated_record_counts_its_attempt_once(ledger: &Arc<dyn Ledger>) {
@@ -100,7 +152,7 @@ pub(crate) async fn a_repeated_record_counts_its_attempt_once(ledger: &Arc<dyn L
     assert_eq!(record(ledger, change).await, Recorded::Superseded);
     assert_eq!(record(ledger, part_change(&new, 0, 1, &failed(1, NOW))).await, Recorded::Superseded);
     assert_eq!(show(ledger, delivery(&new, "a")).await.attempts, 2);
-    let attempts = ledger.attempts(shop(), delivery(&new, "a")).await.unwrap();
+    let attempts = ledger.attempts(shop(), delivery(&new, "a"), ATTEMPTS_READ_MAX).await.unwrap();
     assert!(attempts.len() == 2 && attempts.iter().all(|attempt| !attempt.superseded));
 }
 
@@ -111,7 +163,7 @@ pub(crate) async fn waiting_without_an_attempt_counts_none(ledger: &Arc<dyn Ledg
     assert_eq!(record(ledger, change).await, Recorded::Applied);
     let claimed = due(&claim(ledger, 10, HOUR).await);
     assert_eq!((claimed[0].r#gen, claimed[0].attempts), (3, 1));
-    assert_eq!(ledger.attempts(shop(), delivery(&new, "a")).await.unwrap().len(), 1);
+    assert_eq!(ledger.attempts(shop(), delivery(&new, "a"), ATTEMPTS_READ_MAX).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn in_flight_keeps_the_hold_until_its_lease_ends(ledger: &Arc<dyn Ledger>) {
@@ -155,7 +207,7 @@ pub(crate) async fn a_late_success_finishes_and_a_late_failure_changes_nothing(l
     assert_eq!(record(ledger, delivery_change(key, 1, 1, delivered(2))).await, Recorded::Superseded);
     let shown = show(ledger, key.delivery).await;
     assert_eq!((shown.state, shown.reason, shown.due_at_unix_ms), (DeliveryState::Delivered, None, None));
-    let attempts = ledger.attempts(shop(), key.delivery).await.unwrap();
+    let attempts = ledger.attempts(shop(), key.delivery, ATTEMPTS_READ_MAX).await.unwrap();
     assert_eq!(attempts.iter().filter(|attempt| attempt.superseded).count(), 2);
     assert_eq!(record(ledger, delivery_change(key, 1, 3, delivered(3))).await, Recorded::Superseded);
 }
@@ -193,7 +245,7 @@ pub(crate) async fn replay_starts_a_new_run_of_the_same_delivery(ledger: &Arc<dy
     assert_eq!((claimed.delivery, claimed.run, claimed.r#gen, claimed.attempts), (id, 2, 1, 0));
     assert!(claimed.run_age < HOUR, "the age is that of the run, not of the event");
     record(ledger, delivery_change(key(&new, target("a")), 2, 1, delivered(1))).await;
-    let runs = ledger.attempts(shop(), id).await.unwrap().into_iter().map(|attempt| attempt.run);
+    let runs = ledger.attempts(shop(), id, ATTEMPTS_READ_MAX).await.unwrap().into_iter().map(|attempt| attempt.run);
     assert_eq!(runs.collect::<Vec<_>>(), [1, 2]);
 }
 

@@ -67,7 +67,7 @@ pub(crate) async fn gates_follow_the_state_of_the_row(ledger: &Arc<dyn Ledger>) 
     for closed in [EndpointState::Suspended, EndpointState::Held { reason: "InvalidSpec".into() }] {
         put(ledger, "a", "1", closed).await;
         assert_eq!(claims(ledger).await, 0);
-        ledger.set_gates(vec![GateChange { endpoint: endpoint("a"), closed_for: NOW, quota: None }]).await.unwrap();
+        ledger.set_gates(vec![gate("a", NOW, None)]).await.unwrap();
         assert_eq!(claims(ledger).await, 0, "only the table opens what it closed");
         put(ledger, "a", "1", EndpointState::Active).await;
         assert_eq!(claims(ledger).await, 1);
@@ -117,7 +117,7 @@ pub(crate) async fn disabled_until_the_revision_changes(ledger: &Arc<dyn Ledger>
     ledger.disable(endpoint("a"), "1", DisableReason::Gone).await.unwrap();
     let disabled = Disabled { endpoint: endpoint("a"), revision: "1".into(), reason: DisableReason::Gone };
     assert_eq!(ledger.disabled().await.unwrap(), [disabled]);
-    ledger.set_gates(vec![GateChange { endpoint: endpoint("a"), closed_for: NOW, quota: None }]).await.unwrap();
+    ledger.set_gates(vec![gate("a", NOW, None)]).await.unwrap();
     put(ledger, "a", "1", EndpointState::Suspended).await;
     put(ledger, "a", "1", EndpointState::Active).await;
     assert_eq!(claims(ledger).await, 0, "the revision is still the same");
@@ -135,9 +135,20 @@ pub(crate) async fn a_disable_of_an_old_revision_is_ignored(ledger: &Arc<dyn Led
 pub(crate) async fn a_new_revision_opens_the_gate(ledger: &Arc<dyn Ledger>) {
     put(ledger, "a", "1", EndpointState::Active).await;
     waiting(ledger, "a", NOW).await;
-    ledger.set_gates(vec![GateChange { endpoint: endpoint("a"), closed_for: HOUR, quota: Some(1) }]).await.unwrap();
+    ledger.set_gates(vec![gate("a", HOUR, Some(1))]).await.unwrap();
     put(ledger, "a", "1", EndpointState::Active).await;
     assert_eq!(claims(ledger).await, 0, "a row that says the same changes nothing");
     put(ledger, "a", "2", EndpointState::Active).await;
     assert_eq!(claims(ledger).await, 1);
+}
+
+pub(crate) async fn a_late_gate_of_an_old_revision_is_ignored(ledger: &Arc<dyn Ledger>) {
+    put(ledger, "a", "1", EndpointState::Active).await;
+    waiting(ledger, "a", NOW).await;
+    put(ledger, "a", "2", EndpointState::Active).await;
+    ledger.set_gates(vec![gate("a", HOUR, None)]).await.unwrap();
+    assert_eq!(claims(ledger).await, 1);
+    let present = GateChange { revision: "2".into(), ..gate("a", HOUR, None) };
+    ledger.set_gates(vec![present, gate("a", NOW, None)]).await.unwrap();
+    assert_eq!(claims(ledger).await, 0, "nor does it take the place of one of the present revision");
 }
