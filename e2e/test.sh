@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Runs every check and every test. Installs what they need beside Rust: a C compiler for the bundled SQLite and
-# the TLS library, and npm for the payloads of the end-to-end test. Nothing else must be there.
+# the TLS library, npm for the payloads of the end-to-end test, and what PostgreSQL and RabbitMQ are made with.
+# Servers that run already are used instead when HARBORHOOK_TEST_DATABASE_URL and HARBORHOOK_TEST_AMQP_URL name them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Names of Debian packages whose command is missing.
+# Debian packages whose command is missing.
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v cmake >/dev/null || missing+=(cmake make)
 command -v npm >/dev/null || missing+=(npm)
+command -v unshare >/dev/null || missing+=(util-linux)
+command -v mmdebstrap >/dev/null || missing+=(mmdebstrap debian-archive-keyring)
 if [ "${#missing[@]}" -gt 0 ]; then
     if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
         apt-get update --quiet
@@ -17,7 +20,13 @@ if [ "${#missing[@]}" -gt 0 ]; then
         echo "not installed: ${missing[*]} (needs root and apt-get); tests that need them say that they were skipped" >&2
     fi
 fi
+# As root nothing may be skipped: the servers can be made.
+if [ "$(id -u)" -eq 0 ]; then
+    export HARBORHOOK_REQUIRE_SERVERS="${HARBORHOOK_REQUIRE_SERVERS:-1}"
+fi
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- --deny warnings
-cargo test --workspace --locked
+cargo test --workspace --locked --no-run
+# The binary that was just built: `cargo run` would build it once more with other features.
+"${CARGO_TARGET_DIR:-target}/debug/testbed" run cargo test --workspace --locked

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// How long a process may take to do what a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Path of the `harborctl` binary, built on first use with the profile of the caller.
 pub fn harborctl() -> Result<&'static Path> {
@@ -31,9 +31,9 @@ fn build() -> Result<PathBuf> {
     if !output.status.success() {
         bail!("harborctl does not build");
     }
-    let messages =
+    let mut messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let executable = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let executable = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
     executable.context("cargo named no executable")
 }
 

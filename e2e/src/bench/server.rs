@@ -33,13 +33,12 @@ const TENANT: &str = "bench";
 /// Endpoints of the fan-out; the first of them alone receives what goes one to one.
 const ENDPOINTS: usize = 10;
 const START_DEADLINE: Duration = Duration::from_secs(30);
-const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+const IDLE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running system. It is killed when dropped.
 pub struct Server {
     child: Child,
     api: SocketAddr,
-    admin: SocketAddr,
     _data: TempDir,
 }
 
@@ -60,8 +59,7 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
         let line = tokio::time::timeout(START_DEADLINE, lines.next_line()).await.context("it never listened")??;
         let line = line.context("it ended before it listened")?;
-        let (api, admin) = line.split_once(' ').context("it says where it listens")?;
-        Ok(Self { child, api: api.parse()?, admin: admin.parse()?, _data: data })
+        Ok(Self { child, api: line.parse()?, _data: data })
     }
 
     /// Where events are published.
@@ -95,12 +93,6 @@ impl Server {
         Ok(kibibytes / 1024.0)
     }
 
-    /// Its metrics, as text.
-    pub async fn metrics(&self) -> Result<String> {
-        let (_, body) = crate::http::Client::default().get(&format!("http://{}/metrics", self.admin)).await?;
-        Ok(String::from_utf8(body.to_vec())?)
-    }
-
     /// Ends it.
     pub async fn stop(mut self) -> Result<()> {
         self.child.kill().await.context("it could not be stopped")
@@ -114,11 +106,10 @@ pub async fn serve(data: &Path, sink: SocketAddr) -> Result<()> {
     ledger.publish_table(TableChange { put: table(&sealing_key, sink), drop: Vec::new() }).await?;
     let queue = Arc::new(MemoryQueue::new(MEMORY_QUEUE_MESSAGES_MAX));
     let config = ServiceConfig::new(ledger, queue, sealing_key, AddressPolicy::development());
-    let (api, admin) = (TcpListener::bind(("127.0.0.1", 0)).await?, TcpListener::bind(("127.0.0.1", 0)).await?);
-    let service = Service::start(config, api, Some(admin), CancellationToken::new()).await?;
-    let admin = service.admin_address.context("it has an admin listener")?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let service = Service::start(config, listener, None, CancellationToken::new()).await?;
     let mut stdout = tokio::io::stdout();
-    stdout.write_all(format!("{} {admin}\n", service.address).as_bytes()).await?;
+    stdout.write_all(format!("{}\n", service.address).as_bytes()).await?;
     stdout.flush().await?;
     service.join.await??;
     Ok(())

@@ -21,11 +21,15 @@ const SEED: u64 = 20_261_124;
 /// An example key; it signs nothing but this test.
 const SIGNING_KEY: &str = "whsec_aGFyYm9yaG9vay1lMmUtcGF5bG9hZHMta2V5LTAwMDE=";
 
-/// What arrived: how often each payload came, and what was wrong with a request.
+/// Every so many deliveries the first attempt is refused, so that whenever the process is killed something waits.
+const REFUSED_EVERY: usize = 3;
+
+/// What arrived: how often each payload was taken, and what was wrong with a request.
 #[derive(Default)]
 struct Arrivals {
+    seen: HashSet<String>,
+    taken: HashSet<String>,
     bodies: HashMap<Bytes, usize>,
-    ids: HashSet<String>,
     faults: Vec<String>,
 }
 
@@ -40,36 +44,39 @@ impl Judge {
     fn receive(&self, request: &Received) -> StatusCode {
         let webhook = standardwebhooks::Webhook::new(SIGNING_KEY).unwrap();
         let mut arrivals = self.arrivals.lock().unwrap();
-        match webhook.verify(&request.body, &request.headers) {
-            Ok(()) => {
-                *arrivals.bodies.entry(request.body.clone()).or_default() += 1;
-                let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
-                arrivals.ids.insert(id);
-            }
-            Err(error) => arrivals.faults.push(format!("{} {error}", request.path)),
+        if let Err(error) = webhook.verify(&request.body, &request.headers) {
+            arrivals.faults.push(format!("{} {error}", request.path));
+            return StatusCode::UNAUTHORIZED;
         }
+        let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
+        if arrivals.seen.insert(id.clone()) && arrivals.seen.len().is_multiple_of(REFUSED_EVERY) {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        arrivals.taken.insert(id);
+        *arrivals.bodies.entry(request.body.clone()).or_default() += 1;
         drop(arrivals);
         self.changed.notify_waiters();
         StatusCode::NO_CONTENT
     }
 
-    fn missing(&self, payloads: &[Payload]) -> usize {
-        let arrivals = self.arrivals.lock().unwrap();
-        payloads.iter().filter(|payload| !arrivals.bodies.contains_key(&payload.bytes)).count()
+    /// Events that were taken: each has one delivery, whose identity survives every kill.
+    fn taken(&self) -> usize {
+        self.arrivals.lock().unwrap().taken.len()
     }
 
     async fn wait_for_all(&self, payloads: &[Payload]) {
         let all = async {
             loop {
                 let changed = self.changed.notified();
-                if self.missing(payloads) == 0 {
+                if self.taken() >= payloads.len() {
                     return;
                 }
                 changed.await;
             }
         };
         let in_time = tokio::time::timeout(DEADLINE, all).await.is_ok();
-        assert!(in_time, "{} payloads were acknowledged and never arrived (seed {SEED})", self.missing(payloads));
+        let missing = payloads.len().saturating_sub(self.taken());
+        assert!(in_time, "{missing} payloads were acknowledged and never arrived (seed {SEED})");
     }
 }
 
@@ -98,18 +105,17 @@ fn publish_request(number: usize, payload: &Payload) -> Bytes {
     request.into()
 }
 
-/// Publishes until everything is acknowledged or the process is gone; answers what is not acknowledged.
-async fn publish(client: &Client, dev: &Dev, payloads: &[Payload], numbers: Vec<usize>) -> Vec<usize> {
+/// Publishes one after another until the process is gone, and notes what was acknowledged.
+async fn publish(dev: &Dev, payloads: &[Payload], numbers: &[usize], acknowledged: &Mutex<HashSet<usize>>) {
+    let client = Client::default();
     let url = dev.url("/v1/tenants/forge/events:publish");
-    let mut left = Vec::new();
-    for number in numbers {
+    for &number in numbers {
         match client.post_json(&url, publish_request(number, &payloads[number])).await {
-            Ok((StatusCode::ACCEPTED, _)) => {}
+            Ok((StatusCode::ACCEPTED, _)) => acknowledged.lock().unwrap().insert(number),
             Ok((status, body)) => panic!("payload {number}: {status} {}", String::from_utf8_lossy(&body)),
-            Err(_) => left.push(number),
-        }
+            Err(_) => return,
+        };
     }
-    left
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,37 +137,47 @@ async fn every_payload_of_github_arrives_byte_for_byte_although_the_process_is_k
     write_resources(folder.path(), receiver);
 
     let mut random = StdRng::seed_from_u64(SEED);
-    let mut waiting: Vec<usize> = (0..payloads.len()).rev().collect();
+    let acknowledged = Mutex::new(HashSet::new());
+    let (mut cut_off, mut undelivered) = (0, 0);
+    // What was acknowledged is never published again; the rest is, under the same key.
+    let waiting = || -> Vec<usize> {
+        let acknowledged = acknowledged.lock().unwrap();
+        (0..payloads.len()).filter(|number| !acknowledged.contains(number)).collect()
+    };
     for kill in 0..KILLS {
         let dev = Dev::start(folder.path(), data.path()).await.unwrap();
-        let rounds_left = KILLS - kill;
-        let slice = waiting.split_off(waiting.len() - waiting.len() / rounds_left);
-        let client = Client::default();
-        let moment = Duration::from_millis(random.random_range(0..400));
-        let publishing = publish(&client, &dev, &payloads, slice.clone());
-        // Whatever was under way when the moment came is not acknowledged: published again, under the same key.
-        let left = tokio::select! {
-            left = publishing => { tokio::time::sleep(moment / 8).await; left }
-            () = tokio::time::sleep(moment) => slice,
-        };
+        let mut slice = waiting();
+        slice.truncate(slice.len() / (KILLS - kill));
+        let moment = Duration::from_millis(random.random_range(0..150));
+        let publishing = publish(&dev, &payloads, &slice, &acknowledged);
+        let was_cut_off = tokio::time::timeout(moment, publishing).await.is_err();
         dev.kill().await.unwrap();
-        waiting.extend(left);
+        undelivered += acknowledged.lock().unwrap().len().saturating_sub(judge.taken());
+        cut_off += usize::from(was_cut_off);
     }
+    // Else the kills came too early or too late to prove anything.
+    assert!(cut_off > 0, "no kill cut the publishing off (seed {SEED})");
+    assert!(undelivered > 0, "no kill left an acknowledged event undelivered (seed {SEED})");
     let dev = Dev::start(folder.path(), data.path()).await.unwrap();
-    let left = publish(&Client::default(), &dev, &payloads, waiting).await;
-    assert!(left.is_empty(), "{} requests failed although nobody killed the process", left.len());
+    publish(&dev, &payloads, &waiting(), &acknowledged).await;
+    assert!(waiting().is_empty(), "requests failed although nobody killed the process");
     judge.wait_for_all(&payloads).await;
 
     let arrivals = judge.arrivals.lock().unwrap();
     assert_eq!(arrivals.faults, Vec::<String>::new());
-    let known: HashSet<_> = payloads.iter().map(|payload| payload.bytes.clone()).collect();
-    assert!(arrivals.bodies.keys().all(|body| known.contains(body)), "a body arrived that nobody sent");
+    let sent: HashSet<_> = payloads.iter().map(|payload| payload.bytes.clone()).collect();
+    assert_eq!(
+        arrivals.bodies.keys().cloned().collect::<HashSet<_>>(),
+        sent,
+        "bodies that arrived, bodies that were sent"
+    );
     // One identity per accepted event, whatever was killed: copies carry the id of the first.
-    assert_eq!(arrivals.ids.len(), payloads.len());
+    assert_eq!(arrivals.taken.len(), payloads.len());
     let requests: usize = arrivals.bodies.values().sum();
     writeln!(
         std::io::stderr(),
-        "{} payloads, {KILLS} kills, {requests} requests: {} copies",
+        "{} payloads, {KILLS} kills: {cut_off} while publishing, {undelivered} acknowledged and not yet delivered, \
+         {} copies",
         payloads.len(),
         requests - payloads.len()
     )
