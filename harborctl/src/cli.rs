@@ -187,7 +187,7 @@ pub(crate) enum EndpointCommand {
         #[command(flatten)]
         page: PageArguments,
     },
-    /// Show an endpoint and its effective policy, every default filled in
+    /// Show an endpoint and the policy in effect, defaults filled in
     Show {
         /// Name of the endpoint
         name: String,
