@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::id::{EventId, TenantId};
+use dispatcher_core::limits::CLAIM_DUE_SHARE;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -21,10 +22,6 @@ use super::encode::{count, int4, int8, microseconds};
 use super::events::{self, Found};
 use super::{Claim, Claimed, LedgerError};
 use crate::queue::{DueDelivery, Item, Work};
-
-/// The part of a claim, as a divisor, that due deliveries may always take: a flood of new events leaves retries
-/// this much.
-const DUE_SHARE: usize = 4;
 
 struct Part {
     tenant: TenantId,
@@ -50,7 +47,7 @@ pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -
     };
     let mut parts = ready_parts(&mut transaction, claim, bound_us).await?;
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
-    let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / DUE_SHARE);
+    let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
     let due = lanes::claim(&mut transaction, &claim.pool, due_max, claim.lease).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());
     let parts = lease_parts(&mut transaction, parts, claim.lease).await?;

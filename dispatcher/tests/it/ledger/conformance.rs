@@ -22,6 +22,7 @@ macro_rules! conformance_suite {
                 keys_of_tenants_are_apart,
                 a_large_fanout_is_leased_in_parts,
                 an_event_without_targets_is_kept,
+                an_empty_body_is_kept,
             ],
             record: [
                 a_part_becomes_deliveries_with_their_attempts,
@@ -33,6 +34,7 @@ macro_rules! conformance_suite {
                 a_stale_followers_success_before_the_new_holder_reports_counts,
                 a_stale_followers_success_finishes_what_the_new_holder_has_in_flight,
                 results_must_cover_the_part,
+                an_empty_answer_is_kept,
                 a_failed_delivery_goes_on_until_it_ends,
                 a_repeated_record_counts_its_attempt_once,
                 waiting_without_an_attempt_counts_none,

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dispatcher::ledger::{Accepted, Ledger};
 use dispatcher_core::delivery::{DeliveryState, split_into_parts};
 use dispatcher_core::id::{EventId, SubscriptionId};
@@ -98,4 +99,11 @@ pub(crate) async fn an_event_without_targets_is_kept(ledger: &Arc<dyn Ledger>) {
     assert_eq!(accept(ledger, &new).await, Accepted::New);
     assert_eq!(ledger.event(shop(), new.event.id).await.unwrap().unwrap().fanout_count, 0);
     assert!(claim(ledger, 10, HOUR).await.items.is_empty());
+}
+
+pub(crate) async fn an_empty_body_is_kept(ledger: &Arc<dyn Ledger>) {
+    let mut new = new_event(&[], HOUR);
+    Arc::make_mut(&mut new.event).body = Bytes::new();
+    assert_eq!(accept(ledger, &new).await, Accepted::New);
+    assert_eq!(ledger.event(shop(), new.event.id).await.unwrap().unwrap().event, *new.event);
 }

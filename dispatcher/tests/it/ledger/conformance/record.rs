@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dispatcher::ledger::{Hold, Ledger, LedgerError, NewEvent, Recorded, Replayed};
 use dispatcher_core::delivery::{Attempt, DeliveryState, EndReason, Next, Outcome};
 use dispatcher_core::limits::ATTEMPTS_READ_MAX;
@@ -271,4 +272,13 @@ pub(crate) async fn replay_refuses_what_is_open_missing_or_foreign(ledger: &Arc<
     record(ledger, part_change(&new, 0, 9, &delivered(1))).await;
     assert_eq!(ledger.replay(tenant("other"), id).await.unwrap(), Replayed::NotFound);
     assert_eq!(ledger.replay(shop(), id).await.unwrap(), Replayed::Started { run: 2 });
+}
+
+pub(crate) async fn an_empty_answer_is_kept(ledger: &Arc<dyn Ledger>) {
+    let new = new_event(&["a"], HOUR);
+    accept(ledger, &new).await;
+    let attempt = Attempt { excerpt: Bytes::new(), ..attempt(1, Outcome::Delivered) };
+    let change = part_change(&new, 0, 1, &(Some(attempt.clone()), Next::Delivered));
+    assert_eq!(record(ledger, change).await, Recorded::Applied);
+    assert_eq!(ledger.attempts(shop(), delivery(&new, "a"), 10).await.unwrap()[0].attempt, attempt);
 }
