@@ -105,7 +105,7 @@ mod tests {
         Next::Waiting { delay: Duration::from_secs(seconds) }
     }
 
-    const FAILURES: [Outcome; 10] = [
+    const FAILURES: [Outcome; 12] = [
         Outcome::Timeout,
         Outcome::ConnectionRefused,
         Outcome::DnsError,
@@ -116,6 +116,8 @@ mod tests {
         Outcome::Http4xx,
         Outcome::Http429,
         Outcome::Http5xx,
+        Outcome::TransformFailed,
+        Outcome::TokenFailed,
     ];
 
     #[test]

@@ -41,6 +41,10 @@ pub enum Outcome {
     /// 5xx.
     #[serde(rename = "http_5xx")]
     Http5xx,
+    /// The subscription's transform made no body of the event: nothing was sent.
+    TransformFailed,
+    /// No access token could be had for the request: nothing was sent to the receiver.
+    TokenFailed,
 }
 
 /// Where a delivery stands.
@@ -79,7 +83,7 @@ pub enum EndReason {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Delivered,
         Self::Timeout,
         Self::ConnectionRefused,
@@ -92,6 +96,8 @@ impl Outcome {
         Self::Http410,
         Self::Http429,
         Self::Http5xx,
+        Self::TransformFailed,
+        Self::TokenFailed,
     ];
 
     /// The stable name.
@@ -109,6 +115,8 @@ impl Outcome {
             Self::Http410 => "http_410",
             Self::Http429 => "http_429",
             Self::Http5xx => "http_5xx",
+            Self::TransformFailed => "transform_failed",
+            Self::TokenFailed => "token_failed",
         }
     }
 }

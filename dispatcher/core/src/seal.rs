@@ -16,7 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::id::EndpointId;
 use crate::redacted::Redacted;
-use crate::table::{EndpointSecrets, KeyBytes, Sealed, SigningKey};
+use crate::table::{ClientCertificate, EndpointSecrets, KeyBytes, Sealed, SigningKey, TlsIdentity, TokenSource};
 
 /// First byte of every envelope; another construction gets another number.
 const VERSION: u8 = 1;
@@ -140,6 +140,31 @@ struct PlainOut<'a> {
     url: &'a str,
     keys: Vec<KeyOut<'a>>,
     headers: Vec<(&'a str, &'a str)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<TokenOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct TlsOut<'a> {
+    authorities: Option<&'a str>,
+    client: Option<ClientOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct ClientOut<'a> {
+    chain: &'a str,
+    key: &'a str,
+}
+
+#[derive(Serialize)]
+struct TokenOut<'a> {
+    url: &'a str,
+    client_id: &'a str,
+    client_secret: &'a str,
+    scopes: &'a [String],
+    audience: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -156,7 +181,33 @@ impl<'a> From<&'a EndpointSecrets> for PlainOut<'a> {
             .iter()
             .map(|key| KeyOut { bytes: &key.bytes.expose().0, retires_at_unix_ms: key.retires_at_unix_ms });
         let headers = secrets.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_str()));
-        Self { url: secrets.url.expose(), keys: keys.collect(), headers: headers.collect() }
+        Self {
+            url: secrets.url.expose(),
+            keys: keys.collect(),
+            headers: headers.collect(),
+            tls: secrets.tls.as_ref().map(TlsOut::from),
+            token: secrets.token.as_ref().map(TokenOut::from),
+        }
+    }
+}
+
+impl<'a> From<&'a TlsIdentity> for TlsOut<'a> {
+    fn from(identity: &'a TlsIdentity) -> Self {
+        let client =
+            identity.client.as_ref().map(|client| ClientOut { chain: client.chain.expose(), key: client.key.expose() });
+        Self { authorities: identity.authorities.as_ref().map(|pem| pem.expose().as_str()), client }
+    }
+}
+
+impl<'a> From<&'a TokenSource> for TokenOut<'a> {
+    fn from(source: &'a TokenSource) -> Self {
+        Self {
+            url: source.url.expose(),
+            client_id: source.client_id.expose(),
+            client_secret: source.client_secret.expose(),
+            scopes: &source.scopes,
+            audience: source.audience.as_deref(),
+        }
     }
 }
 
@@ -165,6 +216,31 @@ struct PlainIn {
     url: Redacted<String>,
     keys: Vec<KeyIn>,
     headers: Vec<(String, Redacted<String>)>,
+    #[serde(default)]
+    tls: Option<TlsIn>,
+    #[serde(default)]
+    token: Option<TokenIn>,
+}
+
+#[derive(Deserialize)]
+struct TlsIn {
+    authorities: Option<Redacted<String>>,
+    client: Option<ClientIn>,
+}
+
+#[derive(Deserialize)]
+struct ClientIn {
+    chain: Redacted<String>,
+    key: Redacted<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenIn {
+    url: Redacted<String>,
+    client_id: Redacted<String>,
+    client_secret: Redacted<String>,
+    scopes: Vec<String>,
+    audience: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -180,7 +256,27 @@ impl From<PlainIn> for EndpointSecrets {
             .keys
             .into_iter()
             .map(|key| SigningKey { bytes: key.bytes, retires_at_unix_ms: key.retires_at_unix_ms });
-        Self { url: plain.url, keys: keys.collect(), headers: plain.headers }
+        Self {
+            url: plain.url,
+            keys: keys.collect(),
+            headers: plain.headers,
+            tls: plain.tls.map(TlsIdentity::from),
+            token: plain.token.map(TokenSource::from),
+        }
+    }
+}
+
+impl From<TlsIn> for TlsIdentity {
+    fn from(plain: TlsIn) -> Self {
+        let client = plain.client.map(|client| ClientCertificate { chain: client.chain, key: client.key });
+        Self { authorities: plain.authorities, client }
+    }
+}
+
+impl From<TokenIn> for TokenSource {
+    fn from(plain: TokenIn) -> Self {
+        let TokenIn { url, client_id, client_secret, scopes, audience } = plain;
+        Self { url, client_id, client_secret, scopes, audience }
     }
 }
 
@@ -223,6 +319,20 @@ mod tests {
             url: Redacted::new("https://example.com/hook?token=hunter2".to_owned()),
             keys: vec![signing_key(1, None), signing_key(2, Some(1_700_000_000_000))],
             headers: vec![("authorization".to_owned(), Redacted::new("Bearer hunter2".to_owned()))],
+            tls: Some(TlsIdentity {
+                authorities: Some(Redacted::new("ca-hunter2".to_owned())),
+                client: Some(ClientCertificate {
+                    chain: Redacted::new("chain-hunter2".to_owned()),
+                    key: Redacted::new("key-hunter2".to_owned()),
+                }),
+            }),
+            token: Some(TokenSource {
+                url: Redacted::new("https://login.example.com/token".to_owned()),
+                client_id: Redacted::new("id-hunter2".to_owned()),
+                client_secret: Redacted::new("secret-hunter2".to_owned()),
+                scopes: vec!["hooks.write".to_owned()],
+                audience: Some("hooks".to_owned()),
+            }),
         }
     }
 
@@ -284,6 +394,8 @@ mod tests {
                 url: Redacted::new(url),
                 keys: keys.into_iter().map(signing_key).collect(),
                 headers: headers.into_iter().map(|(name, value)| (name, Redacted::new(value))).collect(),
+                tls: None,
+                token: None,
             };
             let sealed = key().seal(endpoint("billing"), &secrets);
             prop_assert_eq!(key().open(endpoint("billing"), &sealed), Ok(secrets));

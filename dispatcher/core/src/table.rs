@@ -174,6 +174,43 @@ pub struct EndpointSecrets {
     pub keys: Vec<SigningKey>,
     /// Further request headers.
     pub headers: Vec<(String, Redacted<String>)>,
+    /// Whom to trust and who to be in TLS, if not the system's roots and nobody.
+    pub tls: Option<TlsIdentity>,
+    /// Where a bearer token comes from, if requests carry one that has to be asked for.
+    pub token: Option<TokenSource>,
+}
+
+/// One side's certificates in TLS, as PEM. At least one part is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// Certificates of the only authorities to trust; absent: the system's roots.
+    pub authorities: Option<Redacted<String>>,
+    /// Certificate chain and private key to authenticate with.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate chain, the client's own first, with its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The chain.
+    pub chain: Redacted<String>,
+    /// The key.
+    pub key: Redacted<String>,
+}
+
+/// Where an access token comes from: the client credentials grant of OAuth 2.0 (RFC 6749, 4.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSource {
+    /// Absolute URL of the token endpoint.
+    pub url: Redacted<String>,
+    /// Client identifier.
+    pub client_id: Redacted<String>,
+    /// Client secret.
+    pub client_secret: Redacted<String>,
+    /// Scopes to ask for, in order; none: the server decides.
+    pub scopes: Vec<String>,
+    /// The `audience` parameter that some servers want.
+    pub audience: Option<String>,
 }
 
 /// A signing key: the bytes of an HMAC key, or a 32-byte Ed25519 seed.
@@ -212,6 +249,9 @@ pub struct SubscriptionRow {
     /// CEL over `event` that must be true.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub filter: Option<String>,
+    /// CEL over `event` whose result is the JSON that is sent instead of the payload.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transform: Option<String>,
     /// A suspended subscription matches nothing.
     pub suspended: bool,
 }

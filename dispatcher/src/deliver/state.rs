@@ -238,8 +238,12 @@ fn window_result(outcome: Outcome) -> WindowResult {
         | Outcome::TlsError
         | Outcome::Http429
         | Outcome::Http5xx => WindowResult::Failure,
-        Outcome::DnsError | Outcome::AddressBlocked | Outcome::Http3xx | Outcome::Http4xx | Outcome::Http410 => {
-            WindowResult::Neutral
-        }
+        Outcome::DnsError
+        | Outcome::AddressBlocked
+        | Outcome::Http3xx
+        | Outcome::Http4xx
+        | Outcome::Http410
+        | Outcome::TransformFailed
+        | Outcome::TokenFailed => WindowResult::Neutral,
     }
 }

@@ -136,6 +136,8 @@ fn endpoint(sealing_key: &SealingKey, sink: SocketAddr, tenant: TenantId, number
         url: Redacted::new(format!("http://{sink}/{name}")),
         keys: vec![SigningKey { bytes: Redacted::new(KeyBytes(vec![42; 32])), retires_at_unix_ms: None }],
         headers: Vec::new(),
+        tls: None,
+        token: None,
     };
     EndpointRow {
         id,
@@ -169,6 +171,7 @@ fn subscription(tenant: TenantId, name: &str, mut endpoints: Vec<EndpointId>) ->
         endpoints,
         event_types: vec![format!("bench.{name}")],
         filter: None,
+        transform: None,
         suspended: false,
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn plan_subscription<'a>(
                 name: name.to_owned(),
                 endpoints: valid.resolution.endpoints,
                 event_types: spec.event_types.clone(),
+                transform: None,
                 filter: spec.filter.clone(),
                 suspended: spec.suspend,
             };

@@ -55,7 +55,13 @@ pub fn validate_endpoint(
         (Some(url), Some(key)) if problems.is_empty() => Ok(ValidatedEndpoint {
             host: host_of(&url),
             policy,
-            secrets: EndpointSecrets { url: Redacted::new(url.to_string()), keys: vec![key], headers },
+            secrets: EndpointSecrets {
+                url: Redacted::new(url.to_string()),
+                keys: vec![key],
+                headers,
+                tls: None,
+                token: None,
+            },
         }),
         _ => Err(in_order(problems)),
     }

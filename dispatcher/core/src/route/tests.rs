@@ -55,6 +55,7 @@ fn subscription(name: &str, endpoints: &[&str], event_types: &[&str]) -> Subscri
         endpoints: endpoints.iter().map(|name| EndpointId::derive(tenant(), name)).collect(),
         event_types: event_types.iter().map(ToString::to_string).collect(),
         filter: None,
+        transform: None,
         suspended: false,
     }
 }

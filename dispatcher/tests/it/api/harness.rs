@@ -217,6 +217,8 @@ pub(crate) fn endpoint_row(name: &str, state: EndpointState, recipient: Recipien
         url: format!("https://{name}.example/{SECRET_PATH}").into(),
         keys: vec![SigningKey { bytes: KeyBytes(vec![9; 32]).into(), retires_at_unix_ms: None }],
         headers: vec![("x-token".into(), String::from("swordfish").into())],
+        tls: None,
+        token: None,
     };
     Row::Endpoint(Box::new(EndpointRow {
         id,
@@ -250,6 +252,7 @@ pub(crate) fn subscription_row(name: &str, endpoints: &[&str], event_types: &[&s
         endpoints: endpoints.iter().map(|endpoint| EndpointId::derive(tenant, endpoint)).collect(),
         event_types: event_types.iter().map(|event_type| (*event_type).to_owned()).collect(),
         filter: filter.map(str::to_owned),
+        transform: None,
         suspended: false,
     })
 }

@@ -48,6 +48,8 @@ fn table(address: SocketAddr, state: EndpointState) -> TableChange {
         url: format!("http://{address}/hook").into(),
         keys: vec![SigningKey { bytes: KeyBytes(vec![9; 32]).into(), retires_at_unix_ms: None }],
         headers: Vec::new(),
+        tls: None,
+        token: None,
     };
     let id: EndpointId = endpoint.id;
     endpoint.sealed = sealing_key().seal(id, &secrets);

@@ -160,6 +160,8 @@ pub(crate) fn endpoint(name: &str, url: &str, policy: DeliveryPolicy) -> Endpoin
         url: url.to_owned().into(),
         keys: vec![SigningKey { bytes: KeyBytes(KEY.to_vec()).into(), retires_at_unix_ms: None }],
         headers: vec![("x-token".into(), String::from("swordfish").into())],
+        tls: None,
+        token: None,
     };
     EndpointRow {
         id,

@@ -49,6 +49,8 @@ async fn headers_of_the_format_win_over_those_of_the_endpoint() {
         url: receiver.url.clone().into(),
         keys: vec![SigningKey { bytes: KeyBytes(KEY.to_vec()).into(), retires_at_unix_ms: None }],
         headers: vec![("ce-type".into(), String::from("forged").into())],
+        tls: None,
+        token: None,
     };
     row.sealed = sealing_key().seal(row.id, &secrets);
     let process = Process::start(vec![row], config()).await;

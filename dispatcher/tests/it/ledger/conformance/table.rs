@@ -29,6 +29,7 @@ pub(crate) async fn versions_rise_and_loads_tell_what_changed(ledger: &Arc<dyn L
         endpoints: vec![endpoint("a")],
         event_types: vec!["order.*".into()],
         filter: Some("event.data.total > 3".into()),
+        transform: None,
         suspended: false,
     });
     let all = vec![tenant_row.clone(), endpoint_row("a", "1", EndpointState::Active), subscription.clone()];
