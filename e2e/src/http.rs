@@ -13,7 +13,10 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request that a server received, whole.
 #[derive(Clone, Debug)]
@@ -32,25 +35,54 @@ pub async fn serve<H>(handler: H) -> Result<SocketAddr>
 where
     H: Fn(Received) -> StatusCode + Send + Sync + 'static,
 {
+    listen(Arc::new(handler), None).await
+}
+
+/// The same over TLS.
+pub async fn serve_tls<H>(handler: H, tls: ServerConfig) -> Result<SocketAddr>
+where
+    H: Fn(Received) -> StatusCode + Send + Sync + 'static,
+{
+    listen(Arc::new(handler), Some(TlsAcceptor::from(Arc::new(tls)))).await
+}
+
+async fn listen<H>(handler: Arc<H>, tls: Option<TlsAcceptor>) -> Result<SocketAddr>
+where
+    H: Fn(Received) -> StatusCode + Send + Sync + 'static,
+{
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no loopback port is free")?;
     let address = listener.local_addr()?;
-    let handler = Arc::new(handler);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // A benchmark measures the work, not the wait of small packets.
             let _ = stream.set_nodelay(true);
-            let handler = Arc::clone(&handler);
+            let (handler, tls) = (Arc::clone(&handler), tls.clone());
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(Arc::clone(&handler), request));
-                // A peer that hangs up, or is killed, ends its connection and nothing else.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                match tls {
+                    None => converse(handler, stream).await,
+                    // A peer that does not like the certificate hangs up.
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            converse(handler, stream).await;
+                        }
+                    }
+                }
             });
         }
     });
     Ok(address)
+}
+
+async fn converse<H>(handler: Arc<H>, stream: impl AsyncRead + AsyncWrite + Unpin)
+where
+    H: Fn(Received) -> StatusCode,
+{
+    let service = service_fn(move |request| answer(Arc::clone(&handler), request));
+    // A peer that hangs up, or is killed, ends its connection and nothing else.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer<H>(

@@ -153,6 +153,8 @@ pub const QUEUE_HORIZON: Duration = Duration::from_millis(1500);
 pub const QUEUE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a queue of the broker is looked at while nothing happens.
 pub const QUEUE_LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(1);
+/// Most accepted batches that are published at once, while the next is committed.
+pub const PUBLISH_BATCHES_MAX: usize = 4;
 /// Most calls that publish at once; each has a channel of its own.
 pub const PUBLISH_CHANNELS_MAX: usize = 16;
 /// Most messages of one call that the broker has not confirmed.
@@ -398,3 +400,7 @@ pub const DEVELOPMENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub const DEVELOPMENT_TABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause of the test receiver after a failed accept.
 pub const RECEIVER_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub fn tune(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}

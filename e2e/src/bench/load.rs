@@ -17,7 +17,9 @@ use crate::http::Client;
 /// Requests in flight of a closed loop: enough to keep two cores busy.
 const CONNECTIONS: usize = 64;
 /// Events of a closed loop that have been posted and not arrived everywhere.
-const OUTSTANDING: usize = 512;
+const OUTSTANDING_EVENTS: u64 = 512;
+/// Fewer where each fans out far: arrivals that a closed loop waits for.
+const OUTSTANDING_ARRIVALS: u64 = 6_400;
 /// How long the last arrivals of a fixed rate may take.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -30,11 +32,18 @@ pub struct Subject {
     pub event_type: Option<&'static str>,
     /// Arrivals of one event.
     pub fanout: u64,
+    /// Size of a payload.
+    pub payload_bytes: usize,
 }
 
 impl Subject {
+    fn outstanding(&self) -> usize {
+        let events = OUTSTANDING_EVENTS.min(OUTSTANDING_ARRIVALS / self.fanout.max(1));
+        usize::try_from(events).unwrap_or(usize::MAX)
+    }
+
     fn body(&self, scheduled: Duration) -> Bytes {
-        let payload = Sink::payload(scheduled);
+        let payload = Sink::payload(scheduled, self.payload_bytes);
         match self.event_type {
             None => payload,
             Some(event_type) => {
@@ -49,37 +58,79 @@ impl Subject {
 
 /// Arrivals a second while as many events as the subject delivers are posted.
 pub async fn closed_loop(sink: &Sink, subject: &Subject, warm_up: Duration, measured: Duration) -> Result<f64> {
-    let permits = Arc::new(Semaphore::new(OUTSTANDING));
-    sink.close_loop(Arc::clone(&permits), subject.fanout);
-    let refused = Arc::new(AtomicU64::new(0));
-    let client = Client::default();
-    let mut posters = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let (client, subject) = (client.clone(), subject.clone());
-        let (permits, refused) = (Arc::clone(&permits), Arc::clone(&refused));
-        posters.spawn(async move {
-            let body = subject.body(Duration::ZERO);
-            while let Ok(permit) = permits.acquire().await {
-                match client.post_json(&subject.url, body.clone()).await {
-                    Ok((status, _)) if status.is_success() => permit.forget(),
-                    _ => {
-                        refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        });
-    }
+    let load = ClosedLoop::start(sink, subject);
     tokio::time::sleep(warm_up).await;
     let (before, started) = (sink.arrivals(), Instant::now());
     tokio::time::sleep(measured).await;
     let (after, elapsed) = (sink.arrivals(), started.elapsed());
-    permits.close();
-    posters.join_all().await;
-    sink.open_loop();
-    sink.take_latencies();
-    match refused.load(Ordering::Relaxed) {
-        0 => Ok(count(after - before) / elapsed.as_secs_f64()),
-        refused => bail!("{refused} requests to {} were refused", subject.url),
+    load.stop(sink).await?;
+    Ok(count(after - before) / elapsed.as_secs_f64())
+}
+
+/// A closed loop that runs: as many events are posted as the subject delivers, or, of a subject without fan-out, as it
+/// accepts.
+pub struct ClosedLoop {
+    url: String,
+    permits: Arc<Semaphore>,
+    counts: Arc<Counts>,
+    posters: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl ClosedLoop {
+    /// Starts it.
+    pub fn start(sink: &Sink, subject: &Subject) -> Self {
+        let permits = Arc::new(Semaphore::new(subject.outstanding()));
+        if subject.fanout > 0 {
+            sink.close_loop(Arc::clone(&permits), subject.fanout);
+        }
+        let counts = Arc::new(Counts::default());
+        let client = Client::default();
+        let mut posters = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            let (client, subject) = (client.clone(), subject.clone());
+            posters.spawn(post_again_and_again(client, subject, Arc::clone(&permits), Arc::clone(&counts)));
+        }
+        Self { url: subject.url.clone(), permits, counts, posters }
+    }
+
+    /// Events accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.counts.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Ends it. An error if anything was refused.
+    pub async fn stop(self, sink: &Sink) -> Result<()> {
+        self.permits.close();
+        self.posters.join_all().await;
+        sink.open_loop();
+        sink.take_latencies();
+        match self.counts.refused.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            refused => bail!("{refused} requests to {} were refused", self.url),
+        }
+    }
+}
+
+async fn post_again_and_again(client: Client, subject: Subject, permits: Arc<Semaphore>, counts: Arc<Counts>) {
+    let body = subject.body(Duration::ZERO);
+    while let Ok(permit) = permits.acquire().await {
+        match client.post_json(&subject.url, body.clone()).await {
+            Ok((status, _)) if status.is_success() => {
+                counts.accepted.fetch_add(1, Ordering::Relaxed);
+                if subject.fanout > 0 {
+                    permit.forget();
+                }
+            }
+            _ => {
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of figures, each beside what the bare client made of the same work in the same run.
+//! Rows of figures, each beside what the bare client or the bare pipeline made of the same work in the same run.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -16,14 +16,28 @@ pub struct Row {
     pub value: f64,
     /// The same figure of the bare client, where it has one.
     pub relay: Option<f64>,
-    /// Value divided by relay.
+    /// The same figure of the bare pipeline, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<f64>,
+    /// Value divided by that of the bare pipeline, or else by that of the bare client.
     pub ratio: Option<f64>,
 }
 
 impl Row {
     /// A figure with its yardstick.
     pub fn new(row: impl Into<String>, unit: &'static str, value: f64, relay: Option<f64>) -> Self {
-        Self { row: row.into(), unit, value, relay, ratio: relay.map(|relay| value / relay) }
+        Self { row: row.into(), unit, value, relay, pipeline: None, ratio: relay.map(|relay| value / relay) }
+    }
+
+    /// A figure whose yardstick is the bare pipeline.
+    pub fn beside_pipeline(row: impl Into<String>, unit: &'static str, value: f64, pipeline: f64) -> Self {
+        Self { row: row.into(), unit, value, relay: None, pipeline: Some(pipeline), ratio: Some(value / pipeline) }
+    }
+
+    /// The same with the bare client's figure beside it.
+    #[must_use]
+    pub fn with_relay(self, relay: f64) -> Self {
+        Self { relay: Some(relay), ..self }
     }
 }
 
@@ -38,11 +52,14 @@ pub fn write_json(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
 
 /// Writes rows as a table for people.
 pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
-    writeln!(out, "{:<22} {:>14} {:>12} {:>12} {:>7}", "ROW", "UNIT", "VALUE", "RELAY", "RATIO")?;
+    let heads = ["UNIT", "VALUE", "RELAY", "PIPELINE", "RATIO"];
+    let [unit, value, relay, pipeline, ratio] = heads;
+    writeln!(out, "{:<36} {unit:>14} {value:>12} {relay:>12} {pipeline:>12} {ratio:>7}", "ROW")?;
     for row in rows {
-        let relay = row.relay.map_or_else(|| "-".to_owned(), |relay| format!("{relay:.2}"));
+        let figure = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.2}"));
+        let (relay, pipeline) = (figure(row.relay), figure(row.pipeline));
         let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
-        writeln!(out, "{:<22} {:>14} {:>12.2} {relay:>12} {ratio:>7}", row.row, row.unit, row.value)?;
+        writeln!(out, "{:<36} {:>14} {:>12.2} {relay:>12} {pipeline:>12} {ratio:>7}", row.row, row.unit, row.value)?;
     }
     Ok(())
 }

@@ -10,18 +10,23 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
 
-use crate::http::serve;
+use super::certificate::Certificate;
+use crate::http::{Received, serve, serve_tls};
 
 /// Every payload begins with this, then the scheduled time in nanoseconds, twenty digits.
 const PREFIX: &[u8] = b"{\"scheduled_ns\":\"";
 const DIGITS: usize = 20;
-/// Size of a payload: what a usual webhook has.
-const PAYLOAD_BYTES: usize = 1024;
+/// Size of a usual payload: what a usual webhook has.
+pub const PAYLOAD_BYTES: usize = 1024;
 
 /// The sink and what it has seen.
 pub struct Sink {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens over TLS.
+    pub tls_address: SocketAddr,
+    /// What it shows there.
+    pub certificate: Certificate,
     state: Arc<State>,
 }
 
@@ -40,7 +45,7 @@ struct Flow {
 }
 
 impl Sink {
-    /// Starts it on a free port.
+    /// Starts it on two free ports.
     pub async fn start() -> Result<Self> {
         let state = Arc::new(State {
             started: Instant::now(),
@@ -48,15 +53,17 @@ impl Sink {
             latencies: Mutex::default(),
             flow: Mutex::default(),
         });
-        let address = serve({
-            let state = Arc::clone(&state);
-            move |request| {
+        let handler = |state: &Arc<State>| {
+            let state = Arc::clone(state);
+            move |request: Received| {
                 state.arrived(&request.body);
                 StatusCode::NO_CONTENT
             }
-        })
-        .await?;
-        Ok(Self { address, state })
+        };
+        let certificate = Certificate::new()?;
+        let address = serve(handler(&state)).await?;
+        let tls_address = serve_tls(handler(&state), certificate.server()?).await?;
+        Ok(Self { address, tls_address, certificate, state })
     }
 
     /// Time since the sink's start: what scheduled times are measured in.
@@ -64,12 +71,12 @@ impl Sink {
         self.state.started.elapsed()
     }
 
-    /// A payload for an event that is scheduled at a time.
-    pub fn payload(scheduled: Duration) -> Bytes {
-        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
+    /// A payload of a size for an event that is scheduled at a time.
+    pub fn payload(scheduled: Duration, bytes: usize) -> Bytes {
+        let mut payload = Vec::with_capacity(bytes);
         payload.extend_from_slice(PREFIX);
         payload.extend_from_slice(format!("{:0DIGITS$}\",\"filler\":\"", scheduled.as_nanos()).as_bytes());
-        payload.resize(PAYLOAD_BYTES - 2, b'x');
+        payload.resize(bytes - 2, b'x');
         payload.extend_from_slice(b"\"}");
         payload.into()
     }
@@ -126,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_payload_tells_its_scheduled_time_and_has_the_agreed_size() {
-        let payload = Sink::payload(Duration::from_nanos(1_234_567));
+        let payload = Sink::payload(Duration::from_nanos(1_234_567), PAYLOAD_BYTES);
         assert_eq!(payload.len(), PAYLOAD_BYTES);
         assert_eq!(scheduled(&payload), Some(Duration::from_nanos(1_234_567)));
         assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());

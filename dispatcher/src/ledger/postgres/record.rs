@@ -1,8 +1,9 @@
 //! Recording results: compare-and-set on the hold, then deliveries, due times, attempts, lanes.
 //!
-//! First results take four round trips a batch: begin, the parts, their rows, commit.
+//! Parts that end with their first attempt take one round trip a batch; the others go in a transaction of their own.
 
 mod columns;
+mod first;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,16 +20,21 @@ use crate::ledger::DeliveryResult;
 
 /// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
 pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Recorded>, Counted), LedgerError> {
-    let (mut answers, mut counted) = (Vec::with_capacity(changes.len()), Counted::default());
-    if changes.is_empty() {
-        return Ok((answers, counted));
+    let mut counted = Counted::default();
+    let recorded = first::record(pool, changes, &mut counted).await?;
+    let rest: Vec<&Change> = changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
+    if rest.is_empty() {
+        return Ok((vec![Recorded::Applied; changes.len()], counted));
     }
     let mut transaction = pool.begin().await?;
-    for wave in waves(changes) {
-        answers.extend(record_wave(&mut transaction, wave, &mut counted).await?);
+    let mut of_rest = Vec::with_capacity(rest.len());
+    for wave in waves(&rest) {
+        of_rest.extend(record_wave(&mut transaction, wave, &mut counted).await?);
     }
     transaction.commit().await?;
-    Ok((answers, counted))
+    let mut of_rest = of_rest.into_iter();
+    let answers = recorded.iter().filter_map(|done| if *done { Some(Recorded::Applied) } else { of_rest.next() });
+    Ok((answers.collect(), counted))
 }
 
 /// The hold that an attempt was made under.
@@ -61,7 +67,7 @@ struct Present {
 }
 
 /// Cuts a batch where a delivery or a part comes again: the later change builds on the earlier one.
-fn waves(changes: &[Change]) -> Vec<&[Change]> {
+fn waves<'a, 'b>(changes: &'a [&'b Change]) -> Vec<&'a [&'b Change]> {
     let (mut waves, mut start) = (Vec::new(), 0);
     let mut seen: HashSet<(Uuid, Option<u16>)> = HashSet::new();
     for (place, change) in changes.iter().enumerate() {
@@ -86,7 +92,7 @@ fn waves(changes: &[Change]) -> Vec<&[Change]> {
 
 async fn record_wave(
     transaction: &mut Transaction<'_, Postgres>,
-    changes: &[Change],
+    changes: &[&Change],
     counted: &mut Counted,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let parts = delete_parts(transaction, changes).await?;
@@ -158,7 +164,7 @@ fn supersede(writes: &mut Writes, present: &Present, maker: Maker, result: &Deli
 /// stale holder and the present one come one after the other, so that the second sees what the first has written.
 async fn delete_parts(
     transaction: &mut Transaction<'_, Postgres>,
-    changes: &[Change],
+    changes: &[&Change],
 ) -> Result<HashMap<(EventId, u16), HeldPart>, LedgerError> {
     let mut asked = BTreeMap::new();
     for change in changes {
@@ -194,7 +200,7 @@ async fn delete_parts(
 
 async fn early_successes(
     transaction: &mut Transaction<'_, Postgres>,
-    changes: &[Change],
+    changes: &[&Change],
     held: &HashMap<(EventId, u16), HeldPart>,
 ) -> Result<HashSet<DeliveryId>, LedgerError> {
     let mut asked = Vec::new();
@@ -223,7 +229,7 @@ async fn early_successes(
 /// Locks and reads the `due` rows of all deliveries that a change could apply to.
 async fn due_rows(
     transaction: &mut Transaction<'_, Postgres>,
-    changes: &[Change],
+    changes: &[&Change],
     held: &HashMap<(EventId, u16), HeldPart>,
 ) -> Result<HashMap<DeliveryId, DueRow>, LedgerError> {
     let mut asked = Vec::new();

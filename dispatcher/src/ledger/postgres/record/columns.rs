@@ -91,7 +91,7 @@ struct Wake {
 }
 
 /// What a [`Next`] means for the delivery's row: its state, and why it ended.
-fn end_of(next: &Next) -> (DeliveryState, Option<EndReason>) {
+pub(super) fn end_of(next: &Next) -> (DeliveryState, Option<EndReason>) {
     match next {
         Next::Delivered => (DeliveryState::Delivered, None),
         Next::Dead(reason) => (DeliveryState::Dead, Some(*reason)),

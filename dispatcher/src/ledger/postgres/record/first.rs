@@ -1,0 +1,191 @@
+//! The usual case in one round trip: a part that was delivered at the first attempt, or ended with it.
+//!
+//! One statement removes the parts from the outbox by compare-and-set and inserts the rows of those that it removed. What
+//! does not fit, or turns out to be somebody else's by now, goes the long way.
+
+use std::collections::{BTreeMap, HashSet};
+
+use dispatcher_core::delivery::{EndReason, Next};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::columns::end_of;
+use crate::ledger::postgres::encode::{int2, int4, int8, microseconds, state_number};
+use crate::ledger::postgres::statistics::Counted;
+use crate::ledger::{Change, DeliveryResult, LedgerError};
+
+/// What ends with a part, and the place of its change in the batch.
+struct Finished<'a> {
+    place: usize,
+    results: &'a [DeliveryResult],
+}
+
+/// Records the parts of a batch that nobody held before and of which nothing stays open. Answers for each change whether
+/// that was so and the part was still held; nothing of the others is written. What is to be counted of them is added.
+pub(super) async fn record(
+    pool: &PgPool,
+    changes: &[Change],
+    counted: &mut Counted,
+) -> Result<Vec<bool>, LedgerError> {
+    let mut recorded = vec![false; changes.len()];
+    let parts = finished(changes);
+    if parts.is_empty() {
+        return Ok(recorded);
+    }
+    let gone: HashSet<(Uuid, i32)> = Rows::of(&parts).write(pool).await?.into_iter().collect();
+    for (key, Finished { place, results }) in &parts {
+        if gone.contains(key) {
+            recorded[*place] = true;
+            for result in *results {
+                if let Some(attempt) = &result.attempt {
+                    counted.attempt(result.key.target.endpoint, attempt);
+                }
+            }
+        }
+    }
+    Ok(recorded)
+}
+
+/// By key, each once: a second change of a part has to see the first.
+fn finished(changes: &[Change]) -> BTreeMap<(Uuid, i32), Finished<'_>> {
+    let mut parts = BTreeMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        if let Change::Part { event, part, r#gen: 1, results, .. } = change
+            && results.iter().all(|result| !matches!(result.next, Next::Waiting { .. } | Next::InFlight { .. }))
+        {
+            parts.entry((event.0, i32::from(*part))).or_insert(Finished { place, results });
+        }
+    }
+    parts
+}
+
+/// The columns: of the parts, then of their results.
+#[derive(Default)]
+struct Rows<'a> {
+    events: Vec<Uuid>,
+    parts: Vec<i32>,
+    result_counts: Vec<i32>,
+    /// For each result the place of its part, from one.
+    places: Vec<i32>,
+    ids: Vec<Uuid>,
+    tenants: Vec<Uuid>,
+    subscriptions: Vec<Uuid>,
+    endpoints: Vec<Uuid>,
+    states: Vec<i16>,
+    reasons: Vec<Option<&'static str>>,
+    run_starts_ms: Vec<i64>,
+    numbers: Vec<Option<i32>>,
+    starts_ms: Vec<Option<i64>>,
+    durations_us: Vec<Option<i64>>,
+    outcomes: Vec<Option<&'static str>>,
+    status_codes: Vec<Option<i16>>,
+    excerpts: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(parts: &BTreeMap<(Uuid, i32), Finished<'a>>) -> Self {
+        let mut rows = Self::default();
+        for ((event, part), Finished { results, .. }) in parts {
+            rows.events.push(*event);
+            rows.parts.push(*part);
+            rows.result_counts.push(int4(distinct(results)));
+            results.iter().for_each(|result| rows.push(result));
+        }
+        rows
+    }
+
+    fn push(&mut self, result: &'a DeliveryResult) {
+        let (key, attempt) = (&result.key, result.attempt.as_ref());
+        let (state, reason) = end_of(&result.next);
+        self.places.push(int4(self.events.len()));
+        self.ids.push(key.delivery.0);
+        self.tenants.push(key.tenant.0);
+        self.subscriptions.push(key.target.subscription.0);
+        self.endpoints.push(key.target.endpoint.0);
+        self.states.push(state_number(state));
+        self.reasons.push(reason.map(EndReason::as_str));
+        self.run_starts_ms.push(int8(key.event.unix_ms()));
+        self.numbers.push(attempt.map(|attempt| int4(attempt.number)));
+        self.starts_ms.push(attempt.map(|attempt| int8(attempt.started_at_unix_ms)));
+        self.durations_us.push(attempt.map(|attempt| microseconds(attempt.duration)));
+        self.outcomes.push(attempt.map(|attempt| attempt.outcome.as_str()));
+        self.status_codes.push(attempt.and_then(|attempt| attempt.status_code).map(int2));
+        self.excerpts.push(attempt.map(|attempt| &*attempt.excerpt));
+    }
+
+    /// The parts are locked by key before any is removed, whether or not they are still held: a stale holder comes
+    /// before or after the present one. One with the wrong number of results is left for the long way, which refuses it.
+    async fn write(&self, pool: &PgPool) -> Result<Vec<(Uuid, i32)>, LedgerError> {
+        Ok(sqlx::query_as(
+            "WITH asked AS MATERIALIZED (
+                 SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int4[]) WITH ORDINALITY
+                          AS u(event, part, results, place)),
+             locked AS MATERIALIZED (
+                 SELECT o.event, o.part, o.gen = 1 AND o.target_count = asked.results AS held
+                 FROM asked CROSS JOIN LATERAL (
+                     SELECT * FROM outbox WHERE event = asked.event AND part = asked.part FOR UPDATE) o),
+             gone AS (
+                 DELETE FROM outbox
+                 WHERE event = ANY(ARRAY(SELECT event FROM locked WHERE held))
+                   AND ((event, part) IN (SELECT event, part FROM locked WHERE held)) IS TRUE
+                 RETURNING event, part),
+             held AS MATERIALIZED (
+                 SELECT array_agg(event ORDER BY place) AS events,
+                        array_agg(((event, part) IN (SELECT event, part FROM gone)) IS TRUE ORDER BY place) AS gone
+                 FROM asked),
+             result AS MATERIALIZED (
+                 SELECT u.*, held.events[u.place] AS event
+                 FROM held, unnest($4::int4[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::int2[], $10::text[],
+                                   $11::int8[], $12::int4[], $13::int8[], $14::int8[], $15::text[], $16::int2[],
+                                   $17::bytea[])
+                      AS u(place, id, tenant, subscription, endpoint, state, reason, run_start_ms, number, start_ms,
+                           duration_us, outcome, status_code, excerpt)
+                 WHERE held.gone[u.place]),
+             attempt AS (
+                 INSERT INTO attempts (delivery, run, of_part, gen, number, superseded, started_at, duration_us, outcome,
+                                       status_code, excerpt)
+                 SELECT id, 1, true, 1, number, false, 'epoch'::timestamptz + start_ms * interval '1 millisecond',
+                        duration_us, outcome, status_code, excerpt
+                 FROM result WHERE outcome IS NOT NULL
+                 ON CONFLICT (delivery, run, of_part, gen) DO UPDATE
+                 SET number = excluded.number, superseded = excluded.superseded, started_at = excluded.started_at,
+                     duration_us = excluded.duration_us, outcome = excluded.outcome,
+                     status_code = excluded.status_code, excerpt = excluded.excerpt
+                 WHERE attempts.outcome <> 'delivered' AND excluded.outcome = 'delivered'),
+             delivery AS (
+                 INSERT INTO deliveries (id, tenant, event, subscription, endpoint, state, reason, run, run_started_at,
+                                         attempts, last_outcome, last_status_code)
+                 SELECT id, tenant, event, subscription, endpoint, state, reason, 1,
+                        'epoch'::timestamptz + run_start_ms * interval '1 millisecond', (outcome IS NOT NULL)::int4,
+                        outcome, status_code
+                 FROM result
+                 ON CONFLICT (id) DO NOTHING)
+             SELECT event, part FROM gone",
+        )
+        .bind(&self.events)
+        .bind(&self.parts)
+        .bind(&self.result_counts)
+        .bind(&self.places)
+        .bind(&self.ids)
+        .bind(&self.tenants)
+        .bind(&self.subscriptions)
+        .bind(&self.endpoints)
+        .bind(&self.states)
+        .bind(&self.reasons)
+        .bind(&self.run_starts_ms)
+        .bind(&self.numbers)
+        .bind(&self.starts_ms)
+        .bind(&self.durations_us)
+        .bind(&self.outcomes)
+        .bind(&self.status_codes)
+        .bind(&self.excerpts)
+        .fetch_all(pool)
+        .await?)
+    }
+}
+
+/// The number of results, or one that no part has when a delivery stands there twice.
+fn distinct(results: &[DeliveryResult]) -> usize {
+    let distinct: HashSet<_> = results.iter().map(|result| result.key.delivery).collect();
+    if distinct.len() == results.len() { results.len() } else { usize::MAX }
+}

@@ -1,0 +1,52 @@
+//! The *bare pipeline*: the same hops as the distributed pair, and no safety at all.
+//!
+//! It accepts over HTTP, copies a batch into PostgreSQL, publishes each event as one message to a quorum queue and has it
+//! confirmed; it consumes, signs, posts with 64 exchanges in flight, copies the attempts and acknowledges. There is no
+//! outbox, no lease, no retry, no routing table, no check of an address and no bound on what waits: what it does not do
+//! is the price of what Harborhook promises, and what it does is as fast as such a small program can be.
+//!
+//! The first byte of a message is the fan-out, then the event's id and the body.
+
+mod client;
+pub mod deliver;
+pub mod ingest;
+mod rows;
+
+use anyhow::{Context, Result};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties};
+use sqlx::{Connection as _, Executor, PgConnection};
+
+const QUEUE: &str = "bench.events";
+
+/// Tables with a primary key each, so that what is written can be looked up.
+const SCHEMA: &str = "CREATE TABLE events (id uuid PRIMARY KEY, body bytea NOT NULL);
+    CREATE TABLE attempts (event uuid, endpoint int4, started_ms int8 NOT NULL, duration_us int8 NOT NULL,
+                           status int2 NOT NULL, PRIMARY KEY (event, endpoint));";
+
+/// Makes its tables and its queue.
+pub async fn prepare(database: &str, broker: &str) -> Result<()> {
+    let mut connection = PgConnection::connect(database).await?;
+    connection.execute(SCHEMA).await?;
+    connection.close().await?;
+    let connection = connect(broker).await?;
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    channel.queue_declare(QUEUE.into(), options, arguments).await?;
+    connection.close(200, "OK".into()).await?;
+    Ok(())
+}
+
+async fn connect(broker: &str) -> Result<Connection> {
+    let runtime = lapin::runtime::default_runtime()?;
+    Connection::connect_with_runtime(broker, ConnectionProperties::default(), runtime)
+        .await
+        .context("the broker cannot be reached")
+}
+
+async fn channel(connection: &Connection) -> Result<Channel> {
+    connection.create_channel().await.context("no channel could be opened")
+}
