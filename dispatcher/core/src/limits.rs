@@ -204,6 +204,19 @@ pub const DUE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 pub const LEDGER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long what waits for an endpoint that cannot be used (its secrets do not open, no key is in force) is left alone.
 pub const UNUSABLE_ENDPOINT_PAUSE: Duration = Duration::from_secs(10);
+/// How often a process tells the ledger that it is alive.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause between two heartbeats that does not break their row: one may come late, or be lost.
+pub const HEARTBEAT_GAP_MAX: Duration = Duration::from_secs(2);
+/// Silence after which a process counts as dead: what it holds in flight is taken back. More than the gap, so that no
+/// process is called dead by those who could not reach the ledger either.
+pub const HEARTBEAT_DEAD_AFTER: Duration = Duration::from_secs(3);
+/// Silence after which a process is forgotten: longer than any lease.
+pub const HEARTBEAT_FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+/// Most processes that are listed.
+pub const DISPATCHERS_READ_MAX: u32 = 1000;
+/// Largest difference between a process's clock and the ledger's with which it counts as ready.
+pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(1);
 /// How long a drain waits for exchanges in flight.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what waits for a deleted endpoint is held before it is cancelled.

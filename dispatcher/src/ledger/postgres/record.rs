@@ -18,14 +18,19 @@ use super::{Change, LedgerError, Recorded};
 use crate::ledger::DeliveryResult;
 
 /// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
-pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Recorded>, Counted), LedgerError> {
+/// `holder` is the process that holds what is in flight, if it is known.
+pub(super) async fn record(
+    pool: &PgPool,
+    changes: &[Change],
+    holder: Option<Uuid>,
+) -> Result<(Vec<Recorded>, Counted), LedgerError> {
     let (mut answers, mut counted) = (Vec::with_capacity(changes.len()), Counted::default());
     if changes.is_empty() {
         return Ok((answers, counted));
     }
     let mut transaction = pool.begin().await?;
     for wave in waves(changes) {
-        answers.extend(record_wave(&mut transaction, wave, &mut counted).await?);
+        answers.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
     }
     transaction.commit().await?;
     Ok((answers, counted))
@@ -87,6 +92,7 @@ fn waves(changes: &[Change]) -> Vec<&[Change]> {
 async fn record_wave(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[Change],
+    holder: Option<Uuid>,
     counted: &mut Counted,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let parts = delete_parts(transaction, changes).await?;
@@ -122,7 +128,7 @@ async fn record_wave(
         };
         answers.push(if applied { Recorded::Applied } else { Recorded::Superseded });
     }
-    counted.merge(writes.flush(transaction).await?);
+    counted.merge(writes.flush(transaction, holder).await?);
     Ok(answers)
 }
 
