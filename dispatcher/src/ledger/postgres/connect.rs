@@ -10,8 +10,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
 use url::Url;
 
+use super::encode::count;
 use super::error::of_connecting;
-use super::{LedgerError, migrate};
+use super::{LedgerClock, LedgerError, migrate};
+use crate::clock::now_unix_ms;
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct PostgresConfig {
     pub idle_in_transaction_timeout: Duration,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,
+    /// This process's clock, in milliseconds since the Unix epoch. It is compared with the server's, which counts.
+    pub wall_clock: fn() -> u64,
 }
 
 impl PostgresConfig {
@@ -40,6 +44,7 @@ impl PostgresConfig {
             statement_timeout: LEDGER_STATEMENT_TIMEOUT,
             idle_in_transaction_timeout: LEDGER_IDLE_IN_TRANSACTION_TIMEOUT,
             acquire_timeout: LEDGER_ACQUIRE_TIMEOUT,
+            wall_clock: now_unix_ms,
         }
     }
 }
@@ -100,8 +105,9 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Ledge
     ]))
 }
 
-/// Checks the server and its schema over one connection, which tells an error plainly; then opens the pool.
-pub(super) async fn open(config: &PostgresConfig) -> Result<PgPool, LedgerError> {
+/// Checks the server and its schema over one connection, which tells an error plainly, and compares the clocks; then
+/// opens the pool.
+pub(super) async fn open(config: &PostgresConfig, clock: &LedgerClock) -> Result<PgPool, LedgerError> {
     let options = options(config)?;
     let connecting = tokio::time::timeout(config.acquire_timeout, options.connect());
     let mut connection = match connecting.await {
@@ -112,6 +118,11 @@ pub(super) async fn open(config: &PostgresConfig) -> Result<PgPool, LedgerError>
         return Err(LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned()));
     }
     migrate::check(&mut connection).await?;
+    let asked_ms = clock.wall_unix_ms();
+    let ledger_ms: i64 = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8")
+        .fetch_one(&mut connection)
+        .await?;
+    clock.compare(asked_ms, count(ledger_ms)?);
     connection.close().await?;
     Ok(PgPoolOptions::new()
         .max_connections(config.pool_connections_max)

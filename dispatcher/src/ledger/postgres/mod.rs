@@ -9,6 +9,7 @@
 mod accept;
 mod claim;
 mod connect;
+mod dispatchers;
 mod encode;
 mod error;
 mod events;
@@ -31,16 +32,16 @@ use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::PgPool;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use self::claim::OutboxBounds;
 pub use self::connect::PostgresConfig;
 pub(super) use self::error::classify;
-pub use self::maintain::Maintained;
 use self::statistics::Statistics;
 use super::{
-    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
-    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
-    Replayed, TableLoad,
+    Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
+    DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
@@ -48,6 +49,8 @@ pub struct PostgresLedger {
     pool: PgPool,
     statistics: Statistics,
     outbox_bounds: OutboxBounds,
+    clock: LedgerClock,
+    holder: Holder,
 }
 
 impl PostgresLedger {
@@ -59,21 +62,21 @@ impl PostgresLedger {
     /// a password or a right that is missing; [`LedgerError::Unavailable`] if the server does not answer or takes no
     /// writes: try again.
     pub async fn connect(config: PostgresConfig) -> Result<Self, LedgerError> {
-        let pool = connect::open(&config).await?;
-        Ok(Self { pool, statistics: Statistics::default(), outbox_bounds: OutboxBounds::default() })
+        let clock = LedgerClock::new(config.wall_clock);
+        let pool = connect::open(&config, &clock).await?;
+        Ok(Self {
+            pool,
+            statistics: Statistics::default(),
+            outbox_bounds: OutboxBounds::default(),
+            clock,
+            holder: Holder::default(),
+        })
     }
 
     /// Brings the schema up to date, under a lock, and makes the partitions of the coming days. Errors as for
     /// [`Self::connect`].
     pub async fn migrate(config: &PostgresConfig) -> Result<(), LedgerError> {
         migrate::migrate(connect::options(config)?).await
-    }
-
-    /// Makes the partitions of the coming days, ends what is unfinished after `retention`, and drops the partitions
-    /// of days before that in which nothing is unfinished. Call it every few minutes, in any number of processes: one
-    /// of them does the work. `retention` counts in whole days and is at least one.
-    pub async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
-        maintain::maintain(&self.pool, retention).await
     }
 
     /// Notifies `changed` whenever any process publishes a table. Runs until it is dropped or the connection fails;
@@ -96,14 +99,14 @@ impl Ledger for PostgresLedger {
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        let (answers, counted) = record::record(&self.pool, &changes).await?;
+        let (answers, counted) = record::record(&self.pool, &changes, self.holder.get()).await?;
         self.statistics.add(counted);
         self.statistics.flush_when_due(&self.pool).await;
         Ok(answers)
     }
 
     async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
-        take::take(&self.pool, &holds, lease).await
+        take::take(&self.pool, &holds, lease, self.holder.get()).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
@@ -193,5 +196,29 @@ impl Ledger for PostgresLedger {
     async fn ping(&self) -> Result<(), LedgerError> {
         sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.pool).await?;
         Ok(())
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
+        let asked_ms = self.clock.wall_unix_ms();
+        let ledger_unix_ms = dispatchers::beat(&self.pool, &heartbeat).await?;
+        self.holder.beats(heartbeat.instance);
+        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.compare(asked_ms, ledger_unix_ms) })
+    }
+
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
+        self.holder.retires(instance);
+        dispatchers::retire(&self.pool, instance).await
+    }
+
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
+        dispatchers::dispatchers(&self.pool, seen_within).await
+    }
+
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        maintain::maintain(&self.pool, retention).await
+    }
+
+    fn clock(&self) -> LedgerClock {
+        self.clock.clone()
     }
 }

@@ -19,7 +19,12 @@ use super::{Change, LedgerError, Recorded};
 use crate::ledger::DeliveryResult;
 
 /// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
-pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Recorded>, Counted), LedgerError> {
+/// `holder` is the process that holds what is in flight, if it is known.
+pub(super) async fn record(
+    pool: &PgPool,
+    changes: &[Change],
+    holder: Option<Uuid>,
+) -> Result<(Vec<Recorded>, Counted), LedgerError> {
     let mut counted = Counted::default();
     let recorded = first::record(pool, changes, &mut counted).await?;
     let rest: Vec<&Change> = changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
@@ -29,7 +34,7 @@ pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Rec
     let mut transaction = pool.begin().await?;
     let mut of_rest = Vec::with_capacity(rest.len());
     for wave in waves(&rest) {
-        of_rest.extend(record_wave(&mut transaction, wave, &mut counted).await?);
+        of_rest.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
     }
     transaction.commit().await?;
     let mut of_rest = of_rest.into_iter();
@@ -93,6 +98,7 @@ fn waves<'a, 'b>(changes: &'a [&'b Change]) -> Vec<&'a [&'b Change]> {
 async fn record_wave(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[&Change],
+    holder: Option<Uuid>,
     counted: &mut Counted,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let parts = delete_parts(transaction, changes).await?;
@@ -128,7 +134,7 @@ async fn record_wave(
         };
         answers.push(if applied { Recorded::Applied } else { Recorded::Superseded });
     }
-    counted.merge(writes.flush(transaction).await?);
+    counted.merge(writes.flush(transaction, holder).await?);
     Ok(answers)
 }
 

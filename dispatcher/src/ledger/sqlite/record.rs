@@ -8,22 +8,25 @@ use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EventId};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, Transaction};
+use uuid::Uuid;
 
 use self::writes::Writes;
 use super::encode::{self, Hex, count, uuid};
 use super::{Change, LedgerError, Recorded, begin};
 use crate::ledger::DeliveryResult;
 
-/// Commits results; see [`crate::ledger::Ledger::record`].
+/// Commits results; see [`crate::ledger::Ledger::record`]. `holder` is the process that holds what is in flight, if it
+/// is known.
 pub(super) async fn record(
     writer: &mut SqliteConnection,
     changes: &[Change],
+    holder: Option<Uuid>,
     now_ms: u64,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let mut answers = Vec::with_capacity(changes.len());
     let mut transaction = begin(writer).await?;
     for wave in waves(changes) {
-        answers.extend(record_wave(&mut transaction, wave, now_ms).await?);
+        answers.extend(record_wave(&mut transaction, wave, Writes::new(now_ms, holder)).await?);
     }
     transaction.commit().await?;
     Ok(answers)
@@ -89,12 +92,11 @@ fn waves(changes: &[Change]) -> Vec<&[Change]> {
 async fn record_wave(
     transaction: &mut Transaction<'_, Sqlite>,
     changes: &[Change],
-    now_ms: u64,
+    mut writes: Writes,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let held_parts = delete_parts(transaction, changes).await?;
     let early_successes = early_successes(transaction, changes, &held_parts).await?;
     let due = due_rows(transaction, changes, &held_parts).await?;
-    let mut writes = Writes::new(now_ms);
     let mut answers = Vec::with_capacity(changes.len());
     for change in changes {
         let applied = match change {

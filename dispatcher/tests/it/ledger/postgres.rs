@@ -2,6 +2,7 @@
 
 mod connecting;
 mod maintenance;
+mod owners;
 mod together;
 
 use std::sync::Arc;

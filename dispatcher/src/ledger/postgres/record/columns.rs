@@ -209,12 +209,16 @@ impl Writes {
     }
 
     /// Writes all rows. Answers what is to be counted once they are committed.
-    pub(super) async fn flush(self, transaction: &mut Transaction<'_, Postgres>) -> Result<Counted, LedgerError> {
+    pub(super) async fn flush(
+        self,
+        transaction: &mut Transaction<'_, Postgres>,
+        holder: Option<Uuid>,
+    ) -> Result<Counted, LedgerError> {
         if !self.inserts.ids.is_empty() || !self.attempts.deliveries.is_empty() {
             self.insert_rows(transaction).await?;
         }
         if !self.updates.ids.is_empty() || !self.due.deliveries.is_empty() {
-            self.change_rows(transaction).await?;
+            self.change_rows(transaction, holder).await?;
         }
         Ok(self.counted)
     }
@@ -278,7 +282,11 @@ impl Writes {
     /// is waited for, and one that comes later reads what is due with the lane already locked, so it sees this commit.
     /// Deliveries, which are all there, change by an upsert: it looks up each by key, whatever the planner thinks of
     /// the size of a partition.
-    async fn change_rows(&self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), LedgerError> {
+    async fn change_rows(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        holder: Option<Uuid>,
+    ) -> Result<(), LedgerError> {
         let (updates, due) = (&self.updates, &self.due);
         let endpoints: Vec<Uuid> = self.wakes.keys().map(|endpoint| endpoint.0).collect();
         let tenants: Vec<Uuid> = self.wakes.values().map(|wake| wake.tenant.0).collect();
@@ -301,11 +309,13 @@ impl Writes {
                                              ELSE excluded.last_status_code END),
              ended AS (DELETE FROM due WHERE delivery = ANY($7)),
              put AS (
-                 INSERT INTO due (delivery, endpoint, due_at, run, gen, state)
-                 SELECT delivery, endpoint, now() + delay * interval '1 microsecond', run, gen, state
+                 INSERT INTO due (delivery, endpoint, due_at, run, gen, state, owner)
+                 SELECT delivery, endpoint, now() + delay * interval '1 microsecond', run, gen, state,
+                        CASE WHEN state = 2 THEN $22::uuid END
                  FROM unnest($8::uuid[], $9::uuid[], $10::int8[], $11::int4[], $12::int4[], $13::int2[])
                       AS u(delivery, endpoint, delay, run, gen, state)
-                 ON CONFLICT (delivery) DO UPDATE SET due_at = excluded.due_at, state = excluded.state)
+                 ON CONFLICT (delivery) DO UPDATE
+                 SET due_at = excluded.due_at, state = excluded.state, owner = excluded.owner)
              INSERT INTO lanes (endpoint, tenant, pool, next_due)
              SELECT endpoint, tenant, pool, now() + delay * interval '1 microsecond'
              FROM unnest($14::uuid[], $15::uuid[], $16::text[], $17::int8[]) AS u(endpoint, tenant, pool, delay)
@@ -332,6 +342,7 @@ impl Writes {
         .bind(&updates.events)
         .bind(&updates.subscriptions)
         .bind(&updates.endpoints)
+        .bind(holder)
         .execute(&mut **transaction)
         .await?;
         Ok(())
