@@ -1,5 +1,7 @@
 //! Why an exchange failed, read from the types of the errors and never from their text.
 
+mod tls;
+
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use dispatcher_core::address::{AddressError, AddressErrorReason};
 use dispatcher_core::delivery::Outcome;
 use rustix::io::Errno;
+
+use super::identity::IdentityError;
 
 /// A failed exchange.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub(super) enum Failure {
     },
 }
 
-/// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something.
+/// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something, or
+/// the request was not one that can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMade {
     /// No file descriptor is left, of this process or of the machine.
@@ -36,6 +41,14 @@ pub enum NotMade {
     /// The machine's network is down.
     #[error("the network of this machine is down")]
     NetworkDown,
+    /// No client could be built in time for a TLS identity.
+    #[error(
+        "no client can be built for a TLS identity: are the system's root certificates installed (ca-certificates)?"
+    )]
+    NoClient,
+    /// The certificates or the key of the TLS identity cannot be used.
+    #[error("the TLS identity cannot be used: {0}")]
+    Identity(#[source] IdentityError),
 }
 
 impl NotMade {
@@ -46,6 +59,8 @@ impl NotMade {
             Self::Memory => "memory",
             Self::Ports => "ports",
             Self::NetworkDown => "network_down",
+            Self::NoClient => "no_client",
+            Self::Identity(error) => error.reason.as_str(),
         }
     }
 
@@ -177,7 +192,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     chain
 }
 
-/// The messages of the chain, each once.
+/// The messages of the chain, each once, and what to do about an error of TLS.
 fn describe(error: &(dyn Error + 'static)) -> String {
     let mut messages: Vec<String> = Vec::new();
     for error in chain(error) {
@@ -186,7 +201,12 @@ fn describe(error: &(dyn Error + 'static)) -> String {
             messages.push(message);
         }
     }
-    messages.join(": ")
+    let description = messages.join(": ");
+    let advice = chain(error).into_iter().find_map(|error| error.downcast_ref().and_then(tls::advice));
+    match advice {
+        Some(advice) => format!("{description}; {advice}"),
+        None => description,
+    }
 }
 
 #[cfg(test)]
