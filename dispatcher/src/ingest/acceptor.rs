@@ -196,7 +196,10 @@ impl AcceptorTask {
             let (fresh, lease_until_unix_ms) = self.commit(batch).await;
             self.progress.end();
             if !fresh.is_empty() {
-                if dispatcher_core::limits::tune("HH_BATCHES", PUBLISH_BATCHES_MAX) == 0 { self.publish(fresh, lease_until_unix_ms).await; continue; }
+                if dispatcher_core::limits::tune("HH_BATCHES", PUBLISH_BATCHES_MAX) == 0 {
+                    self.publish(fresh, lease_until_unix_ms).await;
+                    continue;
+                }
                 publishing.start(self.publish(fresh, lease_until_unix_ms));
             }
         }

@@ -3,12 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "the harness is a part of tests")]
 
 mod failures;
-<<<<<<< HEAD
 pub(crate) mod harness;
-=======
-mod harness;
 mod identity;
->>>>>>> tls
 mod paths;
 mod protection;
 mod returned;

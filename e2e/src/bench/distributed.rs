@@ -7,12 +7,14 @@ use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
 use super::counted::{Counts, Protocol, relay};
+use super::history;
 use super::load::{ClosedLoop, Subject, closed_loop, fixed_rate};
 use super::report::{Row, median, percentile_milliseconds};
 use super::run::{Effort, PERCENTILES, RATES};
 use super::servers::Servers;
 use super::sink::{PAYLOAD_BYTES, Sink};
 use super::system::{Addresses, System};
+use super::table::Route;
 
 /// Size of a large payload.
 const LARGE_PAYLOAD_BYTES: usize = 16 * 1024;
@@ -20,17 +22,18 @@ const LARGE_PAYLOAD_BYTES: usize = 16 * 1024;
 /// A row that a closed loop measures.
 struct Shape {
     row: &'static str,
-    fanout: u64,
+    route: Route,
     payload_bytes: usize,
 }
 
 /// The closed loops, in this order.
-const SHAPES: [Shape; 5] = [
-    Shape { row: "ingest_only", fanout: 0, payload_bytes: PAYLOAD_BYTES },
-    Shape { row: "one_to_one", fanout: 1, payload_bytes: PAYLOAD_BYTES },
-    Shape { row: "one_to_ten", fanout: 10, payload_bytes: PAYLOAD_BYTES },
-    Shape { row: "one_to_hundred", fanout: 100, payload_bytes: PAYLOAD_BYTES },
-    Shape { row: "large_one_to_one", fanout: 1, payload_bytes: LARGE_PAYLOAD_BYTES },
+const SHAPES: [Shape; 6] = [
+    Shape { row: "ingest_only", route: Route::None, payload_bytes: PAYLOAD_BYTES },
+    Shape { row: "one_to_one", route: Route::One, payload_bytes: PAYLOAD_BYTES },
+    Shape { row: "one_to_ten", route: Route::Ten, payload_bytes: PAYLOAD_BYTES },
+    Shape { row: "one_to_hundred", route: Route::Hundred, payload_bytes: PAYLOAD_BYTES },
+    Shape { row: "one_to_one_16_kib", route: Route::One, payload_bytes: LARGE_PAYLOAD_BYTES },
+    Shape { row: "one_to_one_tls", route: Route::OneOverTls, payload_bytes: PAYLOAD_BYTES },
 ];
 /// Shapes of which it is told where the work is done.
 const EXAMINED: [&str; 2] = ["one_to_one", "one_to_ten"];
@@ -69,6 +72,9 @@ pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
     }
     let mut rows = rows(&repeats);
     rows.extend(counted(&servers, sink, effort).await?);
+    if effort.ledger_rows > 0 {
+        rows.extend(full_ledger(&servers, sink, effort).await?);
+    }
     Ok(rows)
 }
 
@@ -90,7 +96,7 @@ async fn repeat(servers: &Servers, sink: &Sink, effort: Effort, pipeline_first: 
     // Latencies first: they need a system that is not still busy with a closed loop's rest.
     for rate in RATES {
         for (system, figures) in &mut duel {
-            let subject = system.subject(1, PAYLOAD_BYTES);
+            let subject = system.subject(Route::One, PAYLOAD_BYTES);
             let mut latencies = fixed_rate(sink, &subject, rate, effort.measured).await?;
             let percentiles = PERCENTILES.map(|percent| percentile_milliseconds(&mut latencies, percent));
             figures.latencies.extend(percentiles);
@@ -127,14 +133,14 @@ async fn examined_loop(
     shape: &Shape,
     effort: Effort,
 ) -> Result<Measured> {
-    let subject = system.subject(shape.fanout, shape.payload_bytes);
+    let subject = system.subject(shape.route, shape.payload_bytes);
     let load = ClosedLoop::start(sink, &subject);
     sleep(effort.warm_up).await;
     let before = Sample::take(servers, system, sink, &load).await?;
     sleep(effort.measured).await;
     let after = Sample::take(servers, system, sink, &load).await?;
     load.stop(sink).await?;
-    Ok(before.until(&after, shape.fanout))
+    Ok(before.until(&after, shape.route.fanout()))
 }
 
 /// Everything that counts up, at one moment.
@@ -181,7 +187,7 @@ fn rows(repeats: &[Repeat]) -> Vec<Row> {
     let relay = median(repeats.iter().map(|repeat| repeat.relay_limit).collect());
     let mut rows = vec![Row::new("distributed_relay_limit", "requests/s", relay, Some(relay))];
     for (index, shape) in SHAPES.iter().enumerate() {
-        let unit = if shape.fanout == 0 { "events/s" } else { "deliveries/s" };
+        let unit = if shape.route == Route::None { "events/s" } else { "deliveries/s" };
         let name = format!("distributed_{}", shape.row);
         rows.push(row(name, unit, &|figures| figures.loops[index].per_second).with_relay(relay));
     }
@@ -239,7 +245,7 @@ async fn work(servers: &Servers, sink: &Sink, effort: Effort, kind: Kind) -> Res
     };
     let mut work = Vec::new();
     for shape in SHAPES.iter().filter(|shape| EXAMINED.contains(&shape.row)) {
-        let load = ClosedLoop::start(sink, &system.subject(shape.fanout, shape.payload_bytes));
+        let load = ClosedLoop::start(sink, &system.subject(shape.route, shape.payload_bytes));
         sleep(effort.warm_up).await;
         let (before, accepted) = (counts.get(), load.accepted());
         sleep(effort.measured).await;
@@ -257,6 +263,39 @@ async fn work(servers: &Servers, sink: &Sink, effort: Effort, kind: Kind) -> Res
     }
     system.stop().await?;
     Ok(work)
+}
+
+/// Harborhook on a ledger that holds rows already, beside itself on an empty one.
+async fn full_ledger(servers: &Servers, sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+    let mut systems = Vec::new();
+    for rows in [0, effort.ledger_rows] {
+        let storage = servers.storage().await?;
+        let addresses = Addresses::of(&storage);
+        let system = System::harborhook(storage, &addresses, sink).await?;
+        history::make(&system.storage().database(), rows).await?;
+        systems.push(system);
+    }
+    let mut rows = Vec::new();
+    for shape in SHAPES.iter().filter(|shape| EXAMINED.contains(&shape.row)) {
+        let mut rates = [Vec::new(), Vec::new()];
+        for number in 0..effort.repeats {
+            for place in if number % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let (system, rates) = (&systems[place], &mut rates[place]);
+                servers.checkpoint().await?;
+                let subject = system.subject(shape.route, shape.payload_bytes);
+                rates.push(closed_loop(sink, &subject, effort.warm_up, effort.measured).await?);
+                system.settle(sink).await?;
+            }
+        }
+        let [empty, full] = rates.map(median);
+        rows.push(Row::new(format!("distributed_{}_empty_ledger", shape.row), "deliveries/s", empty, None));
+        let name = format!("distributed_{}_full_ledger", shape.row);
+        rows.push(Row::beside(name, "deliveries/s", full, empty));
+    }
+    for system in systems {
+        system.stop().await?;
+    }
+    Ok(rows)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]

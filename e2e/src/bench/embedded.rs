@@ -1,8 +1,10 @@
 //! The embedded pair, SQLite and the in-process queue, beside a bare client.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dispatcher::ledger::Ledger;
@@ -21,9 +23,11 @@ use super::load::{Subject, closed_loop, fixed_rate};
 use super::report::{Row, median, percentile_milliseconds};
 use super::run::{Effort, PERCENTILES, RATES};
 use super::sink::{PAYLOAD_BYTES, Sink};
-use super::table::{TENANT, event_type, table};
+use super::table::{Route, TENANT, table};
 
-const IDLE_DEADLINE: std::time::Duration = std::time::Duration::from_mins(1);
+const IDLE_DEADLINE: Duration = Duration::from_mins(1);
+/// Seals the secrets of the benchmark's routing table.
+const SEALING_KEY: [u8; 32] = [7; 32];
 
 /// A running system.
 struct Server {
@@ -44,9 +48,9 @@ impl Server {
         Ok(Self { child, api, _data: data })
     }
 
-    fn subject(&self, fanout: u64) -> Subject {
+    fn subject(&self, route: Route) -> Subject {
         let url = format!("http://{}/v1/tenants/{TENANT}/events:publish", self.api);
-        Subject { url, event_type: Some(event_type(fanout)), fanout, payload_bytes: PAYLOAD_BYTES }
+        Subject { url, event_type: Some(route.event_type()), fanout: route.fanout(), payload_bytes: PAYLOAD_BYTES }
     }
 
     /// Waits until nothing is open any more.
@@ -60,7 +64,7 @@ impl Server {
                 if page["items"].as_array().context("a page has items")?.is_empty() {
                     return Ok(());
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         tokio::time::timeout(IDLE_DEADLINE, idle).await.context("the backlog did not drain")?
@@ -68,10 +72,9 @@ impl Server {
 }
 
 /// The hidden command: serves on the embedded pair until it is killed, and tells where it listens.
-pub async fn serve(data: &Path, sink: SocketAddr) -> Result<()> {
+pub async fn serve(data: &Path) -> Result<()> {
     let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(data).await?);
-    let sealing_key = Arc::new(SealingKey::from_bytes(&[7; 32]));
-    ledger.publish_table(table(&sealing_key, sink)).await?;
+    let sealing_key = Arc::new(SealingKey::from_bytes(&SEALING_KEY));
     let queue = Arc::new(MemoryQueue::new(MEMORY_QUEUE_MESSAGES_MAX));
     let config = ServiceConfig::new(ledger, queue, sealing_key, AddressPolicy::development());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -104,8 +107,8 @@ pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
 async fn repeat(sink: &Sink, effort: Effort) -> Result<Repeat> {
     let url = format!("http://{}/relay", sink.address);
     let relay = Subject { url, event_type: None, fanout: 1, payload_bytes: PAYLOAD_BYTES };
-    let server = Server::start(sink.address).await?;
-    let (to_one, to_ten) = (server.subject(1), server.subject(10));
+    let server = Server::start(sink).await?;
+    let (to_one, to_ten) = (server.subject(Route::One), server.subject(Route::Ten));
     let mut result = Repeat::default();
     // Latencies first: they need a system that is not still busy with a closed loop's rest.
     for rate in RATES {

@@ -19,7 +19,7 @@ pub struct Row {
     /// The same figure of the bare pipeline, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<f64>,
-    /// Value divided by that of the bare pipeline, or else by that of the bare client.
+    /// Value divided by that of the bare pipeline, or else by that of the bare client, or by what the row says.
     pub ratio: Option<f64>,
 }
 
@@ -32,6 +32,11 @@ impl Row {
     /// A figure whose yardstick is the bare pipeline.
     pub fn beside_pipeline(row: impl Into<String>, unit: &'static str, value: f64, pipeline: f64) -> Self {
         Self { row: row.into(), unit, value, relay: None, pipeline: Some(pipeline), ratio: Some(value / pipeline) }
+    }
+
+    /// A figure whose yardstick is another one of Harborhook.
+    pub fn beside(row: impl Into<String>, unit: &'static str, value: f64, other: f64) -> Self {
+        Self { row: row.into(), unit, value, relay: None, pipeline: None, ratio: Some(value / other) }
     }
 
     /// The same with the bare client's figure beside it.

@@ -32,13 +32,17 @@ pub struct Effort {
     pub warm_up: Duration,
     /// Each measurement.
     pub measured: Duration,
+    /// Rows of a ledger that is measured beside an empty one; zero leaves that out.
+    pub ledger_rows: u64,
 }
 
 impl Effort {
     /// About two minutes for the embedded pair, seven for the distributed one.
-    pub const FULL: Self = Self { repeats: 3, warm_up: Duration::from_secs(1), measured: Duration::from_secs(4) };
+    pub const FULL: Self =
+        Self { repeats: 3, warm_up: Duration::from_secs(1), measured: Duration::from_secs(4), ledger_rows: 0 };
     /// About half a minute and one and a half: one repeat, so no medians.
-    pub const QUICK: Self = Self { repeats: 1, warm_up: Duration::from_millis(500), measured: Duration::from_secs(2) };
+    pub const QUICK: Self =
+        Self { repeats: 1, warm_up: Duration::from_millis(500), measured: Duration::from_secs(2), ledger_rows: 0 };
 }
 
 /// Measures the pairs and answers the rows.

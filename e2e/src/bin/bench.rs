@@ -1,11 +1,12 @@
-//! `cargo run --release -p e2e --bin bench -- [--quick] [--json] [--pair PAIR]`: prints the figures; see
-//! `docs/performance.md`.
+//! `cargo run --release -p e2e --bin bench -- [--quick] [--json] [--pair PAIR] [--rows N]`: prints the
+//! figures; see `docs/performance.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use e2e::bench::pipeline::deliver::Sinks;
 use e2e::bench::report::{write_json, write_table};
 use e2e::bench::run::{Effort, Pair, run};
 use e2e::bench::{embedded, pipeline};
@@ -22,6 +23,9 @@ struct Arguments {
     /// Only this pair of ledger and queue; without it, both.
     #[arg(long)]
     pair: Option<Pair>,
+    /// Also measures the distributed pair on a ledger that holds this many rows already; making ten million takes minutes.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rows: u64,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -35,9 +39,6 @@ enum Command {
         /// Folder of its ledger.
         #[arg(long)]
         data: PathBuf,
-        /// Where it delivers to.
-        #[arg(long)]
-        sink: SocketAddr,
     },
     /// The first half of the bare pipeline.
     #[command(hide = true)]
@@ -50,10 +51,13 @@ enum Command {
         /// Where it delivers to.
         #[arg(long)]
         sink: SocketAddr,
+        /// Where it delivers to over TLS.
+        #[arg(long)]
+        tls_sink: SocketAddr,
+        /// Who vouches for that.
+        #[arg(long)]
+        authorities: PathBuf,
     },
-    /// The distributed pair in one process.
-    #[command(hide = true)]
-    Distributed(Servers),
 }
 
 #[derive(Args)]
@@ -68,22 +72,23 @@ struct Servers {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
+    // One TLS provider for the whole process. An error means that one is installed already, which is what is wanted.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Serve { data, sink }) => return embedded::serve(&data, sink).await,
+        Some(Command::Serve { data }) => return embedded::serve(&data).await,
         Some(Command::PipelineIngest(servers)) => {
             return pipeline::ingest::run(&servers.database, &servers.queue).await;
         }
-        Some(Command::PipelineDeliver { servers, sink }) => {
-            return pipeline::deliver::run(&servers.database, &servers.queue, sink, None).await;
-        }
-        Some(Command::Distributed(servers)) => {
-            return e2e::bench::system::serve(&servers.database, &servers.queue).await;
+        Some(Command::PipelineDeliver { servers, sink, tls_sink, authorities }) => {
+            let sinks = Sinks { plain: sink, tls: tls_sink, authorities: &authorities };
+            return pipeline::deliver::run(&servers.database, &servers.queue, sinks).await;
         }
         None => {}
     }
     let pairs = arguments.pair.map_or_else(|| vec![Pair::Embedded, Pair::Distributed], |pair| vec![pair]);
-    let rows = run(&pairs, if arguments.quick { Effort::QUICK } else { Effort::FULL }).await?;
+    let effort = Effort { ledger_rows: arguments.rows, ..if arguments.quick { Effort::QUICK } else { Effort::FULL } };
+    let rows = run(&pairs, effort).await?;
     let mut stdout = std::io::stdout().lock();
     if arguments.json { write_json(&mut stdout, &rows) } else { write_table(&mut stdout, &rows) }?;
     Ok(())

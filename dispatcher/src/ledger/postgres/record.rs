@@ -27,7 +27,8 @@ pub(super) async fn record(
 ) -> Result<(Vec<Recorded>, Counted), LedgerError> {
     let mut counted = Counted::default();
     let recorded = first::record(pool, changes, &mut counted).await?;
-    let rest: Vec<&Change> = changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
+    let rest: Vec<&Change> =
+        changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
     if rest.is_empty() {
         return Ok((vec![Recorded::Applied; changes.len()], counted));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,16 +15,16 @@ use futures::StreamExt;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use lapin::Channel;
-use rustls::ClientConfig;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::rows::Rows;
 use super::client::Client;
-use super::{QUEUE, channel, connect};
+use super::rows::Rows;
+use super::{OVER_TLS, QUEUE, channel, connect};
+use crate::bench::certificate;
 
 /// Exchanges in flight.
 const IN_FLIGHT_MAX: usize = 64;
@@ -37,6 +38,7 @@ struct Work {
     tag: u64,
     event: Uuid,
     fanout: u8,
+    over_tls: bool,
     body: Bytes,
 }
 
@@ -52,12 +54,23 @@ struct Attempt {
 
 /// Where requests go.
 struct Target {
-    client: Client,
+    plain: Client,
+    tls: Client,
     keys: Vec<SigningKey>,
 }
 
-/// Runs until it is killed. The endpoints are `/sink-0` and so on, over TLS if there is a configuration.
-pub async fn run(database: &str, broker: &str, sink: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<()> {
+/// The sink's addresses, and the file of those who vouch for it over TLS.
+pub struct Sinks<'a> {
+    /// Without TLS.
+    pub plain: SocketAddr,
+    /// With it.
+    pub tls: SocketAddr,
+    /// In PEM.
+    pub authorities: &'a Path,
+}
+
+/// Runs until it is killed. The endpoints are `/sink-0` and so on.
+pub async fn run(database: &str, broker: &str, sinks: Sinks<'_>) -> Result<()> {
     let connection = PgConnection::connect(database).await?;
     let broker = connect(broker).await?;
     let channel = channel(&broker).await?;
@@ -65,7 +78,11 @@ pub async fn run(database: &str, broker: &str, sink: SocketAddr, tls: Option<Arc
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut consumer = channel.basic_consume(QUEUE.into(), "".into(), options, arguments).await?;
     let keys = vec![SigningKey { bytes: Redacted::new(KeyBytes(vec![42; 32])), retires_at_unix_ms: None }];
-    let target = Arc::new(Target { client: Client::new(sink, tls), keys });
+    let target = Arc::new(Target {
+        plain: Client::new(sinks.plain, None),
+        tls: Client::new(sinks.tls, Some(certificate::client(sinks.authorities)?)),
+        keys,
+    });
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let (sender, attempts) = mpsc::unbounded_channel();
     let recording = tokio::spawn(record(connection, channel, attempts));
@@ -75,11 +92,12 @@ pub async fn run(database: &str, broker: &str, sink: SocketAddr, tls: Option<Arc
         for endpoint in 0..work.fanout {
             let permit = Arc::clone(&in_flight).acquire_owned().await?;
             let (target, sender) = (Arc::clone(&target), sender.clone());
-            let Work { tag, event, fanout, .. } = work;
+            let Work { tag, event, fanout, over_tls, .. } = work;
             let body = work.body.clone();
             tokio::spawn(async move {
                 let started = (now_ms(), Instant::now());
-                let status = post(&target, event, endpoint, body, started.0).await;
+                let client = if over_tls { &target.tls } else { &target.plain };
+                let status = post(client, &target.keys, (event, endpoint), body, started.0).await;
                 drop(permit);
                 let duration = started.1.elapsed();
                 // Without the recorder there is nobody to tell.
@@ -94,19 +112,20 @@ pub async fn run(database: &str, broker: &str, sink: SocketAddr, tls: Option<Arc
 fn parse(tag: u64, data: Vec<u8>) -> Option<Work> {
     let data = Bytes::from(data);
     let event = Uuid::from_slice(data.get(1..17)?).ok()?;
-    Some(Work { tag, event, fanout: data[0], body: data.slice(17..) })
+    let (fanout, over_tls) = (data[0] & !OVER_TLS, data[0] & OVER_TLS != 0);
+    Some(Work { tag, event, fanout, over_tls, body: data.slice(17..) })
 }
 
 /// The status code; zero when there is none.
-async fn post(target: &Target, event: Uuid, endpoint: u8, body: Bytes, now_ms: i64) -> u16 {
+async fn post(client: &Client, keys: &[SigningKey], (event, endpoint): (Uuid, u8), body: Bytes, now_ms: i64) -> u16 {
     let id = format!("{event}-{endpoint}");
     let message = Message { id: &id, unix_seconds: now_ms / 1000, body: &body };
     let scheme = SigningScheme::StandardWebhooks;
     let now = u64::try_from(now_ms).unwrap_or_default();
-    let signature = sign(scheme, &target.keys, now, &message).expect("the key is in force");
+    let signature = sign(scheme, keys, now, &message).expect("the key is in force");
     let mut headers = HeaderMap::from_iter(signature);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    target.client.post(&format!("/sink-{endpoint}"), headers, body).await.map_or(0, |status| status.as_u16())
+    client.post(&format!("/sink-{endpoint}"), headers, body).await.map_or(0, |status| status.as_u16())
 }
 
 /// Copies attempts and acknowledges the messages of which all are copied.

@@ -33,12 +33,12 @@ const PERSISTENT: u8 = 2;
 /// A request that waits for its answer.
 struct Waiting {
     id: Uuid,
-    fanout: u8,
+    path: u8,
     body: Bytes,
     answer: oneshot::Sender<()>,
 }
 
-/// Runs until it is killed. A request's path is its event's fan-out.
+/// Runs until it is killed. A request's path is [`super::path`].
 pub async fn run(database: &str, broker: &str) -> Result<()> {
     let connection = PgConnection::connect(database).await?;
     let broker = connect(broker).await?;
@@ -67,12 +67,12 @@ async fn accept(
     sender: mpsc::Sender<Waiting>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let fanout = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+    let path = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     if let Ok(body) = request.into_body().collect().await {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { id: Uuid::now_v7(), fanout, body: body.to_bytes(), answer };
+        let waiting = Waiting { id: Uuid::now_v7(), path, body: body.to_bytes(), answer };
         if sender.send(waiting).await.is_ok() && answered.await.is_ok() {
             *response.status_mut() = StatusCode::ACCEPTED;
         }
@@ -96,11 +96,11 @@ async fn copy_and_publish(
         }
         rows.copy(&mut connection, "COPY events (id, body) FROM STDIN (FORMAT binary)").await?;
         let mut messages = Vec::with_capacity(batch.len());
-        for Waiting { id, fanout, body, answer } in batch.drain(..) {
+        for Waiting { id, path, body, answer } in batch.drain(..) {
             // A client that has gone is of no interest here.
             let _ = answer.send(());
-            if fanout > 0 {
-                messages.push([&[fanout], id.as_bytes().as_slice(), &body].concat());
+            if path > 0 {
+                messages.push([&[path], id.as_bytes().as_slice(), &body].concat());
             }
         }
         if messages.is_empty() {

@@ -22,11 +22,7 @@ struct Finished<'a> {
 
 /// Records the parts of a batch that nobody held before and of which nothing stays open. Answers for each change whether
 /// that was so and the part was still held; nothing of the others is written. What is to be counted of them is added.
-pub(super) async fn record(
-    pool: &PgPool,
-    changes: &[Change],
-    counted: &mut Counted,
-) -> Result<Vec<bool>, LedgerError> {
+pub(super) async fn record(pool: &PgPool, changes: &[Change], counted: &mut Counted) -> Result<Vec<bool>, LedgerError> {
     let mut recorded = vec![false; changes.len()];
     let parts = finished(changes);
     if parts.is_empty() {
