@@ -5,6 +5,7 @@
 
 mod work;
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
@@ -37,11 +38,14 @@ pub enum Role {
     Api,
     /// Expires what is over.
     Housekeeping,
+    /// Tells the ledger that the process lives.
+    Heartbeat,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping];
+    pub const ALL: [Self; 7] =
+        [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping, Self::Heartbeat];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
@@ -52,6 +56,7 @@ impl Role {
             Self::Snapshot => "snapshot",
             Self::Api => "api",
             Self::Housekeeping => "housekeeping",
+            Self::Heartbeat => "heartbeat",
         }
     }
 }
@@ -74,6 +79,7 @@ pub struct Metrics {
     backlog_deliveries: Gauge,
     table_version: Gauge,
     route_problems: Gauge,
+    clock_offset: Gauge<f64, AtomicU64>,
     filter_errors: Family<ReasonLabels, Counter>,
     work: Work,
 }
@@ -119,6 +125,7 @@ impl Metrics {
             backlog_deliveries: Gauge::default(),
             table_version: Gauge::default(),
             route_problems: Gauge::default(),
+            clock_offset: Gauge::default(),
             filter_errors: Family::default(),
             work: Work::default(),
         };
@@ -199,6 +206,12 @@ impl Metrics {
         self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
+    /// Milliseconds that the ledger's clock is ahead of the process's.
+    #[expect(clippy::cast_precision_loss, reason = "clocks differ by far less than 2^52 ms")]
+    pub fn set_clock_offset(&self, milliseconds: i64) {
+        self.clock_offset.set(milliseconds as f64 / 1000.0);
+    }
+
     /// A filter failed on an event; its subscription did not match.
     pub fn filter_failed(&self, reason: FilterErrorReason) {
         self.filter_errors.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
@@ -241,6 +254,12 @@ impl Metrics {
         registry.register("backlog_deliveries", "Open deliveries not gated", self.backlog_deliveries.clone());
         registry.register("table_version", "Version of the routing table in use", self.table_version.clone());
         registry.register("route_problems", "Rows of the table that do not compile", self.route_problems.clone());
+        registry.register_with_unit(
+            "clock_offset",
+            "How far the ledger's clock is ahead of the process's",
+            Unit::Seconds,
+            self.clock_offset.clone(),
+        );
     }
 }
 

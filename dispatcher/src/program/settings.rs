@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatcher::ledger::DispatcherRole;
 use dispatcher::ledger::postgres::PostgresConfig;
 use dispatcher::queue::rabbitmq::RabbitConfig;
-use dispatcher::service::{Access, ServiceRole};
+use dispatcher::service::Access;
 use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
 use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::DEFAULT_POOL;
+use url::Url;
 use uuid::Uuid;
 
 use super::arguments::{
@@ -24,10 +26,12 @@ use super::exit::Failure;
 use super::queue_url;
 
 const SEALING_KEY_BYTES: usize = 32;
+/// Parameters of the database's URL that name files.
+const DATABASE_FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// Everything that a role needs to start.
 pub(crate) struct Settings {
-    pub(crate) role: ServiceRole,
+    pub(crate) role: DispatcherRole,
     pub(crate) instance: Uuid,
     pub(crate) database: Database,
     pub(crate) queue: QueueChoice,
@@ -56,21 +60,21 @@ pub(crate) enum QueueChoice {
 
 /// Settings of `ingest`.
 pub(crate) fn of_ingest(arguments: IngestArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
+    settings(DispatcherRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
 }
 
 /// Settings of `deliver`.
 pub(crate) fn of_deliver(arguments: DeliverArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::Deliver, &arguments.common, None, Some(arguments.delivery))
+    settings(DispatcherRole::Deliver, &arguments.common, None, Some(arguments.delivery))
 }
 
 /// Settings of `all`.
 pub(crate) fn of_all(arguments: AllArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::All, &arguments.common, Some(&arguments.ingest), Some(arguments.delivery))
+    settings(DispatcherRole::All, &arguments.common, Some(&arguments.ingest), Some(arguments.delivery))
 }
 
 fn settings(
-    role: ServiceRole,
+    role: DispatcherRole,
     common: &CommonArguments,
     api: Option<&ApiArguments>,
     delivery: Option<DeliveryArguments>,
@@ -107,10 +111,10 @@ fn settings(
     })
 }
 
-fn database(role: ServiceRole, common: &CommonArguments) -> Result<Database, Failure> {
+fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
     let url = common.database.expose();
     if let Some(path) = url.strip_prefix("sqlite:") {
-        if role != ServiceRole::All {
+        if role != DispatcherRole::All {
             return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
         }
         // `sqlite://relative`, `sqlite:relative` and `sqlite:///absolute` are all usual.
@@ -120,13 +124,26 @@ fn database(role: ServiceRole, common: &CommonArguments) -> Result<Database, Fai
         }
         return Ok(Database::Sqlite(PathBuf::from(path)));
     }
+    check_files(&common.database)?;
     let pool_connections_max = common.database_connections_max;
     Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
 }
 
-fn queue(role: ServiceRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
+/// Whether the files are there that the database's URL names: they are read only when a server answers.
+pub(crate) fn check_files(url: &Redacted<String>) -> Result<(), Failure> {
+    // What is no URL is told by the ledger.
+    let Ok(url) = Url::parse(url.expose()) else { return Ok(()) };
+    for (name, path) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
+        File::open(&*path).map_err(|error| {
+            Failure::Configuration(format!("the database's URL is wrong: {name} {path}: {error}; it is a file in PEM"))
+        })?;
+    }
+    Ok(())
+}
+
+fn queue(role: DispatcherRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
     if url.expose() == "memory:" {
-        if role != ServiceRole::All {
+        if role != DispatcherRole::All {
             return Err(only_in_one_process(role, "--queue", "memory:", "amqp://"));
         }
         return Ok(QueueChoice::Memory);
@@ -139,7 +156,7 @@ fn queue(role: ServiceRole, url: &Redacted<String>, pool: &str, instance: Uuid) 
     })))
 }
 
-fn only_in_one_process(role: ServiceRole, option: &str, given: &str, needed: &str) -> Failure {
+fn only_in_one_process(role: DispatcherRole, option: &str, given: &str, needed: &str) -> Failure {
     Failure::Configuration(format!(
         "{option}: `{given}` is for one process that does everything: use `dispatcher all`, or give `{}` a {needed} URL",
         role.as_str()

@@ -51,6 +51,11 @@ struct DueRow {
     waiting: bool,
 }
 
+/// What a receiver answered to a stale holder of a part before the present one reported.
+struct EarlySuccess {
+    status_code: Option<u16>,
+}
+
 /// An outbox part that was still held, and is gone now.
 struct HeldPart {
     pool: String,
@@ -135,15 +140,14 @@ fn apply_part(
     held: &HeldPart,
     maker: Maker,
     results: &[DeliveryResult],
-    early_successes: &HashSet<DeliveryId>,
+    early_successes: &HashMap<DeliveryId, EarlySuccess>,
 ) -> Result<bool, LedgerError> {
     let distinct: HashSet<_> = results.iter().map(|result| result.key.delivery).collect();
     if distinct.len() != held.target_count || results.len() != held.target_count {
         return Err(encode::refused("the results of a part are not one for each of its targets"));
     }
     for result in results {
-        let next = if early_successes.contains(&result.key.delivery) { &Next::Delivered } else { &result.next };
-        writes.insert(maker, &held.pool, &result.key, (result.attempt.as_ref(), next));
+        writes.insert(maker, &held.pool, result, early_successes.get(&result.key.delivery));
     }
     Ok(true)
 }
@@ -194,7 +198,7 @@ async fn early_successes(
     transaction: &mut Transaction<'_, Sqlite>,
     changes: &[Change],
     held_parts: &HashMap<(EventId, u16), HeldPart>,
-) -> Result<HashSet<DeliveryId>, LedgerError> {
+) -> Result<HashMap<DeliveryId, EarlySuccess>, LedgerError> {
     let mut rows = Vec::new();
     for change in changes {
         // Only a part that was taken over has had another holder.
@@ -210,16 +214,21 @@ async fn early_successes(
         }
     }
     if rows.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let found = sqlx::query(
-        "SELECT a.delivery FROM json_each(?1) j CROSS JOIN attempts a ON a.delivery = unhex(j.value->>0)
+        "SELECT a.delivery, a.status_code FROM json_each(?1) j CROSS JOIN attempts a ON a.delivery = unhex(j.value->>0)
          WHERE a.run = 1 AND a.outcome = 'delivered'",
     )
     .bind(encode::rows(&rows)?)
     .fetch_all(&mut **transaction)
     .await?;
-    found.into_iter().map(|row| Ok(DeliveryId(uuid(row.try_get("delivery")?)?))).collect()
+    let early = found.into_iter().map(|row| {
+        let status_code: Option<i64> = row.try_get("status_code")?;
+        let early = EarlySuccess { status_code: status_code.map(count).transpose()? };
+        Ok((DeliveryId(uuid(row.try_get("delivery")?)?), early))
+    });
+    early.collect()
 }
 
 /// The `due` rows of all deliveries that a change could apply to.

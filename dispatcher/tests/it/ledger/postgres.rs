@@ -1,6 +1,7 @@
 //! The distributed ledger on a real server: the shared suites, and what only many processes can do.
 
 mod connecting;
+mod interleavings;
 mod maintenance;
 mod owners;
 mod together;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next};
+use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EndpointId, TenantId};
 use dispatcher_core::table::DEFAULT_POOL;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::Maker;
+use super::{EarlySuccess, Maker};
 use crate::ledger::postgres::encode::{int2, int4, int8, microseconds, state_number};
 use crate::ledger::postgres::statistics::Counted;
 use crate::ledger::{DeliveryResult, LedgerError};
@@ -111,10 +111,16 @@ fn due_of(next: &Next) -> Option<(Duration, i16)> {
 
 impl Writes {
     /// The first result of a delivery, which has no row yet: it begins with run 1 and the generation of the
-    /// part's hold, so that whoever held the part before is as stale here as it was there.
-    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, next: &Next) {
+    /// part's hold, so that whoever held the part before is as stale here as it was there. One that has succeeded
+    /// already comes to what it would be if the success came later.
+    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, early: Option<&EarlySuccess>) {
         let (key, attempt) = (&result.key, result.attempt.as_ref());
+        let next = if early.is_some() { &Next::Delivered } else { &result.next };
         let (state, reason) = end_of(next);
+        let (outcome, status_code) = match early {
+            Some(early) => (Some(Outcome::Delivered), early.status_code),
+            None => (attempt.map(|attempt| attempt.outcome), attempt.and_then(|attempt| attempt.status_code).map(int2)),
+        };
         let rows = &mut self.inserts;
         rows.ids.push(key.delivery.0);
         rows.tenants.push(key.tenant.0);
@@ -124,9 +130,9 @@ impl Writes {
         rows.states.push(state_number(state));
         rows.reasons.push(reason.map(EndReason::as_str));
         rows.run_starts_ms.push(int8(key.event.unix_ms()));
-        rows.attempts.push(i32::from(attempt.is_some()));
-        rows.outcomes.push(attempt.map(|attempt| attempt.outcome.as_str()));
-        rows.status_codes.push(attempt.and_then(|attempt| attempt.status_code).map(int2));
+        rows.attempts.push(i32::from(attempt.is_some()) + i32::from(early.is_some()));
+        rows.outcomes.push(outcome.map(Outcome::as_str));
+        rows.status_codes.push(status_code);
         if let Some(due) = due_of(next) {
             self.put_due(key, pool, (1, maker.r#gen), due);
         }

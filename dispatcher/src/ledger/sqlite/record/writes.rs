@@ -11,10 +11,10 @@ use serde::Serialize;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{Generation, Maker};
-use crate::ledger::LedgerError;
+use super::{EarlySuccess, Generation, Maker};
 use crate::ledger::histogram::bucket_of;
 use crate::ledger::sqlite::encode::{self, Hex, integer, milliseconds, state_number};
+use crate::ledger::{DeliveryResult, LedgerError};
 
 /// Gathers rows while changes are decided, then writes them.
 pub(super) struct Writes {
@@ -88,10 +88,16 @@ impl Writes {
     }
 
     /// The first result of a delivery, which has no row yet: the row begins with the generation of the part's hold, so
-    /// that whoever held the part before is as stale here as it was there.
-    pub(super) fn insert(&mut self, maker: Maker, pool: &str, key: &DeliveryKey, result: (Option<&Attempt>, &Next)) {
-        let (attempt, next) = result;
+    /// that whoever held the part before is as stale here as it was there. One that has succeeded already comes to what
+    /// it would be if the success came later.
+    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, early: Option<&EarlySuccess>) {
+        let (key, attempt) = (&result.key, result.attempt.as_ref());
+        let next = if early.is_some() { &Next::Delivered } else { &result.next };
         let (state, reason) = finish_of(next);
+        let (outcome, status_code) = match early {
+            Some(early) => (Some(Outcome::Delivered), early.status_code),
+            None => (attempt.map(|attempt| attempt.outcome), attempt.and_then(|attempt| attempt.status_code)),
+        };
         self.inserts.push((
             Hex(key.delivery.0),
             Hex(key.tenant.0),
@@ -101,9 +107,9 @@ impl Writes {
             state_number(state),
             reason,
             key.event.unix_ms(),
-            u8::from(attempt.is_some()),
-            attempt.map(|attempt| attempt.outcome),
-            attempt.and_then(|attempt| attempt.status_code),
+            u8::from(attempt.is_some()) + u8::from(early.is_some()),
+            outcome,
+            status_code,
         ));
         if let Some(due) = due_of(next) {
             self.put_due(pool, maker.generation, key, due);
