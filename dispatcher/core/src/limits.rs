@@ -77,6 +77,11 @@ pub const ACCEPT_BATCH_EVENTS_MAX: usize = 512;
 pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most outcomes in one record transaction.
 pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
+/// Outcomes that are committed without waiting for more.
+pub const RECORD_BATCH_WANTED: usize = 256;
+/// Longest wait for more outcomes after a commit: short against a lease, and what is in flight meanwhile fits into what
+/// one process may hold.
+pub const RECORD_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Most targets of events in one accept transaction; the writer is held for as long as writing them takes.
 pub const ACCEPT_BATCH_TARGETS_MAX: usize = 32_768;
 /// Most requests that wait for an accept transaction; beyond it ingest answers 503.
@@ -151,8 +156,6 @@ pub const QUEUE_HORIZON: Duration = Duration::from_millis(1500);
 pub const QUEUE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a queue of the broker is looked at while nothing happens.
 pub const QUEUE_LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// Most accepted batches that are published at once, while the next is committed.
-pub const PUBLISH_BATCHES_MAX: usize = 4;
 /// Most calls that publish at once; each has a channel of its own.
 pub const PUBLISH_CHANNELS_MAX: usize = 16;
 /// Most messages of one call that the broker has not confirmed.
@@ -461,7 +464,3 @@ pub const DEVELOPMENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub const DEVELOPMENT_TABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause of the test receiver after a failed accept.
 pub const RECEIVER_ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-pub fn tune(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}

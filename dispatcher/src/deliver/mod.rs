@@ -94,9 +94,9 @@ impl Default for DeliverConfig {
         Self {
             pool: DEFAULT_POOL.to_owned(),
             instance: Uuid::new_v4(),
-            fast_track_max: dispatcher_core::limits::tune("HH_FAST", FAST_TRACK_EXCHANGES_MAX),
+            fast_track_max: FAST_TRACK_EXCHANGES_MAX,
             slow_track_max: SLOW_TRACK_EXCHANGES_MAX,
-            prefetch_deliveries_max: dispatcher_core::limits::tune("HH_PREFETCH", PREFETCH_DELIVERIES_MAX),
+            prefetch_deliveries_max: PREFETCH_DELIVERIES_MAX,
             soft_budget: SOFT_BUDGET,
             lease: LEASE,
             lease_margin: LEASE_MARGIN,

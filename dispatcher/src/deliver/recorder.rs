@@ -1,4 +1,6 @@
-//! Commits outcomes in batches that form by themselves: what arrived during the last flush is the next batch.
+//! Commits outcomes in batches that form by themselves: what arrived during the last flush, and for as long again, is
+//! the next batch. Nobody waits for an outcome but the broker, and few large batches cost far less than many small ones;
+//! where there is little to do a flush is short, and so is the pause.
 //!
 //! While the ledger does not answer, the batch is kept and tried again, and no new attempt is made: what would have to
 //! be repeated after a crash stays within what was in flight.
@@ -9,9 +11,11 @@ use std::time::Duration;
 use dispatcher_core::delivery::Next;
 use dispatcher_core::id::{EndpointId, EventId};
 use dispatcher_core::limits::{
-    DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, RECORD_BATCH_OUTCOMES_MAX, RECORD_WAITING_MAX,
+    DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, RECORD_BATCH_OUTCOMES_MAX, RECORD_BATCH_WANTED,
+    RECORD_PAUSE_MAX, RECORD_WAITING_MAX,
 };
 use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Observed;
@@ -107,24 +111,37 @@ impl Recorder {
 
     /// Commits until all handles are gone and nothing is left, or until it is told to give up.
     pub(super) async fn run(mut self, giving_up: CancellationToken) {
+        let mut rests_until = Instant::now();
         loop {
-            let first = tokio::select! {
+            let gathered = tokio::select! {
                 () = giving_up.cancelled() => return,
-                first = self.entries.recv() => first,
+                gathered = self.gather(rests_until) => gathered,
             };
-            let Some(first) = first else { return };
-            let mut batch = Batch::default();
-            batch.add(first);
-            while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
-                && let Ok(entry) = self.entries.try_recv()
-            {
-                batch.add(entry);
-            }
+            let Some(batch) = gathered else { return };
+            let begun = Instant::now();
             tokio::select! {
                 () = giving_up.cancelled() => return,
                 () = self.flush(batch) => {}
             }
+            rests_until = Instant::now() + begun.elapsed().min(RECORD_PAUSE_MAX);
         }
+    }
+
+    /// Waits for the first entry, and until then or a full batch for more. `None` once nothing comes any more.
+    async fn gather(&mut self, until: Instant) -> Option<Batch> {
+        let mut batch = Batch::default();
+        batch.add(self.entries.recv().await?);
+        while batch.outcomes < RECORD_BATCH_WANTED {
+            // Nothing comes any more, or the time is over.
+            let Ok(Some(entry)) = tokio::time::timeout_at(until, self.entries.recv()).await else { break };
+            batch.add(entry);
+        }
+        while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
+            && let Ok(entry) = self.entries.try_recv()
+        {
+            batch.add(entry);
+        }
+        Some(batch)
     }
 
     /// Commits a batch, however long the ledger takes to answer.

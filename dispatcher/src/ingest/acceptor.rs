@@ -1,8 +1,7 @@
 //! The batching writer: turns requests into commits, answers them, and hands the work to the queue from memory.
 //!
 //! Whatever arrived while the last commit was in flight is the next batch, up to the limits. There is no timer: one
-//! request at low load is one commit, hundreds at high load are one commit too. The next batch is committed while the
-//! queue takes on those before.
+//! request at low load is one commit, hundreds at high load are one commit too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +13,10 @@ use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
     ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_WAITING_MAX,
-    ACCEPT_WAITING_TARGETS_MAX, LEASE, PUBLISH_BATCHES_MAX,
+    ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -170,7 +168,6 @@ impl AcceptorTask {
     /// Works until it is told to stop or all handles are gone; then commits what waits and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut put_back = None;
-        let mut publishing = Publishing::default();
         loop {
             let first = if let Some(waiting) = put_back.take() {
                 waiting
@@ -184,25 +181,16 @@ impl AcceptorTask {
                     }
                     waiting = self.receiver.recv() => match waiting {
                         Some(waiting) => waiting,
-                        None => break,
+                        None => return,
                     },
                 }
             };
             let batch;
             (batch, put_back) = self.gather(first);
-            publishing.wait_for_room().await;
             self.progress.begin();
-            let (fresh, lease_until_unix_ms) = self.commit(batch).await;
+            self.commit(batch).await;
             self.progress.end();
-            if !fresh.is_empty() {
-                if dispatcher_core::limits::tune("HH_BATCHES", PUBLISH_BATCHES_MAX) == 0 {
-                    self.publish(fresh, lease_until_unix_ms).await;
-                    continue;
-                }
-                publishing.start(self.publish(fresh, lease_until_unix_ms));
-            }
         }
-        publishing.finish().await;
     }
 
     /// What has arrived by now, within the limits of a transaction; what did not fit comes first next time.
@@ -219,8 +207,7 @@ impl AcceptorTask {
         (batch, None)
     }
 
-    /// Commits and answers a batch. What is to be published of it, and until when it is leased.
-    async fn commit(&self, batch: Vec<Waiting>) -> (Vec<NewEvent>, u64) {
+    async fn commit(&self, batch: Vec<Waiting>) {
         let mut room = Room::new(&*self.queue);
         let mut replies = Vec::with_capacity(batch.len());
         let mut events = Vec::new();
@@ -239,16 +226,9 @@ impl AcceptorTask {
             .map(|(event, _)| event)
             .collect();
         self.answer(replies, answers);
-        (fresh, lease_until_unix_ms)
-    }
-
-    fn publish(&self, fresh: Vec<NewEvent>, lease_until_unix_ms: u64) -> impl Future<Output = ()> + use<> {
-        let (queue, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.metrics));
-        async move {
-            let failed = publish::publish(&*queue, fresh, lease_until_unix_ms).await;
-            for _ in 0..failed {
-                metrics.publish_failed(Role::Ingest);
-            }
+        let failed = publish::publish(&*self.queue, fresh, lease_until_unix_ms).await;
+        for _ in 0..failed {
+            self.metrics.publish_failed(Role::Ingest);
         }
     }
 
@@ -309,41 +289,6 @@ fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
 
 fn is_new(answer: &Answer) -> bool {
     answer.is_ok_and(|receipt| !receipt.repeated)
-}
-
-/// Batches that are committed, and that the queue has not taken on yet.
-#[derive(Default)]
-struct Publishing(JoinSet<()>);
-
-impl Publishing {
-    fn start(&mut self, publish: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(publish);
-    }
-
-    /// Waits until one more may be on its way: a queue that does not answer holds up what is accepted, not memory.
-    async fn wait_for_room(&mut self) {
-        while let Some(ended) = self.0.try_join_next() {
-            unwrap_panic(ended);
-        }
-        while self.0.len() >= dispatcher_core::limits::tune("HH_BATCHES", PUBLISH_BATCHES_MAX).max(1)
-            && let Some(ended) = self.0.join_next().await
-        {
-            unwrap_panic(ended);
-        }
-    }
-
-    async fn finish(mut self) {
-        while let Some(ended) = self.0.join_next().await {
-            unwrap_panic(ended);
-        }
-    }
-}
-
-/// A panic while a batch is published is one of the writer. Nobody cancels these tasks.
-fn unwrap_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        std::panic::resume_unwind(error.into_panic());
-    }
 }
 
 /// How much the queue takes on at present, by pool.

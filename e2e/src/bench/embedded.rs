@@ -38,11 +38,12 @@ struct Server {
 
 impl Server {
     /// Starts it with a fresh ledger and routes to a sink.
-    async fn start(sink: SocketAddr) -> Result<Self> {
+    async fn start(sink: &Sink) -> Result<Self> {
         let data = tempfile::tempdir()?;
-        let sink = sink.to_string();
-        let arguments =
-            ["serve".as_ref(), "--data".as_ref(), data.path().as_os_str(), "--sink".as_ref(), sink.as_ref()];
+        let ledger = SqliteLedger::open_in(data.path()).await?;
+        ledger.publish_table(table(&SealingKey::from_bytes(&SEALING_KEY), sink)).await?;
+        drop(ledger);
+        let arguments: [&OsStr; 3] = ["serve".as_ref(), "--data".as_ref(), data.path().as_os_str()];
         let mut child = Child::again("serve", arguments)?;
         let api = child.address("api").await?;
         Ok(Self { child, api, _data: data })

@@ -274,10 +274,7 @@ impl Subscriber {
 
     /// By the size of the messages so far. A window is fixed for the life of its subscription.
     fn prefetch(&self) -> u16 {
-        let (deliveries, bytes) = self
-            .held
-            .message_size()
-            .unwrap_or((dispatcher_core::limits::tune("HH_GUESS", MESSAGE_DELIVERIES_GUESS), 0));
+        let (deliveries, bytes) = self.held.message_size().unwrap_or((MESSAGE_DELIVERIES_GUESS, 0));
         prefetch(self.subscription.deliveries_max, deliveries, bytes)
     }
 }

@@ -17,12 +17,12 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use super::client::Client;
-use super::rows::Rows;
+use super::rows::{self, Rows};
 use super::{OVER_TLS, QUEUE, channel, connect};
 use crate::bench::certificate;
 
@@ -71,7 +71,7 @@ pub struct Sinks<'a> {
 
 /// Runs until it is killed. The endpoints are `/sink-0` and so on.
 pub async fn run(database: &str, broker: &str, sinks: Sinks<'_>) -> Result<()> {
-    let connection = PgConnection::connect(database).await?;
+    let connection = rows::connect(database).await?;
     let broker = connect(broker).await?;
     let channel = channel(&broker).await?;
     channel.basic_qos(PREFETCH_MESSAGES, BasicQosOptions::default()).await?;

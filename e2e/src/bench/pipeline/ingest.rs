@@ -14,12 +14,12 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::rows::Rows;
+use super::rows::{self, Rows};
 use super::{QUEUE, channel, connect};
 use crate::bench::child::tell_address;
 
@@ -40,7 +40,7 @@ struct Waiting {
 
 /// Runs until it is killed. A request's path is [`super::path`].
 pub async fn run(database: &str, broker: &str) -> Result<()> {
-    let connection = PgConnection::connect(database).await?;
+    let connection = rows::connect(database).await?;
     let broker = connect(broker).await?;
     let channel = channel(&broker).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

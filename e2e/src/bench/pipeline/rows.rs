@@ -1,7 +1,12 @@
 //! Rows in PostgreSQL's binary copy format (documentation of `COPY`, "Binary Format").
 
-use anyhow::Result;
-use sqlx::PgConnection;
+use std::fs;
+use std::net::TcpStream;
+
+use anyhow::{Context, Result};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use sqlx::{Connection, PgConnection};
+use url::Url;
 use uuid::Uuid;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -54,4 +59,22 @@ impl Rows {
         copy.finish().await?;
         Ok(())
     }
+}
+
+/// Connects for copying. A copy is several small writes, and the client library leaves Nagle's algorithm on: each copy
+/// would wait 40 ms for a delayed acknowledgement. Its socket is found among those of this process.
+pub(super) async fn connect(database: &str) -> Result<PgConnection> {
+    let port = Url::parse(database)?.port().context("the database's URL has a port")?;
+    let connection = PgConnection::connect(database).await?;
+    let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_string_lossy().parse()?;
+        // What was open a moment ago, to read this list, is not there any more.
+        let Ok(descriptor) = pidfd_getfd(&this_process, number, PidfdGetfdFlags::empty()) else { continue };
+        let stream = TcpStream::from(descriptor);
+        if stream.peer_addr().is_ok_and(|peer| peer.port() == port) {
+            stream.set_nodelay(true)?;
+        }
+    }
+    Ok(connection)
 }
