@@ -33,8 +33,7 @@ pub(super) fn start(
     stopping: &CancellationToken,
 ) -> Parts {
     let mut parts = Parts::default();
-    let loader = loaded.loader;
-    parts.spawn(Stage::Support, "snapshot", |stop| loader.run(stop));
+    parts.spawn(Stage::Support, "snapshot", |stop| loaded.loader.run(stop));
     start_housekeeping(&mut parts, config, shared);
     let beating = Beating {
         ledger: Arc::clone(&config.ledger),
