@@ -177,7 +177,8 @@ fn classify(error: &(dyn Error + 'static)) -> Outcome {
 
 /// Whether the connection ended before anything of the request was written to it. A connection from the pool is then
 /// replaced, so this one was new: over TLS 1.3 a receiver refuses a client certificate after our side of the handshake
-/// has ended (RFC 8446, 4.4.2.4), and the alert may come when nobody reads any more.
+/// has ended (RFC 8446, 4.4.2.4), and the alert may come when nobody reads any more. A reset amid the request stays a
+/// failure of the network: nothing tells a refusal from any other.
 fn is_unsent(error: &(dyn Error + 'static)) -> bool {
     let chain = chain(error);
     let says_more = chain.iter().any(|error| error.is::<rustls::Error>());
