@@ -6,4 +6,5 @@ mod deliver;
 mod http;
 mod ingest;
 mod ledger;
+mod proxy;
 mod queue;
