@@ -19,7 +19,6 @@ use super::endpoints::Entered;
 use super::part::Job;
 use super::recorder::{Effect, Entry};
 use super::{Observed, Worker};
-use crate::clock::now_unix_ms;
 use crate::http::{Exchange, Request};
 use crate::ledger::DeliveryResult;
 use crate::snapshot::EndpointRoute;
@@ -90,7 +89,7 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
     let exchange = async move {
-        let started_at_unix_ms = now_unix_ms();
+        let started_at_unix_ms = worker.clock.now_unix_ms();
         let Prepared { headers, body } = match prepare(&route, &job, started_at_unix_ms) {
             Ok(prepared) => prepared,
             Err(error) => {

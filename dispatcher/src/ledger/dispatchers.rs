@@ -28,6 +28,16 @@ impl DispatcherRole {
             Self::All => "all",
         }
     }
+
+    /// Whether it accepts events.
+    pub fn ingests(self) -> bool {
+        self != Self::Deliver
+    }
+
+    /// Whether it delivers.
+    pub fn delivers(self) -> bool {
+        self != Self::Ingest
+    }
 }
 
 /// A sign of life.

@@ -12,6 +12,7 @@ fn all_used() -> Metrics {
     metrics.due_claimed(4);
     metrics.set_backlog(7);
     metrics.set_table(TableVersion(9), 0);
+    metrics.set_clock_offset(-250);
     for reason in FilterErrorReason::ALL {
         metrics.filter_failed(reason);
     }
@@ -77,6 +78,9 @@ fn counters_count_and_histograms_observe() {
         "harborhook_attempt_duration_seconds_count 12",
         "harborhook_table_version 9",
         "harborhook_backlog_deliveries 7",
+        "harborhook_clock_offset_seconds -0.25",
+        "harborhook_due_claimed_deliveries_total 4",
+        "harborhook_recorded_changes_total 5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
     }

@@ -7,4 +7,6 @@ mod http;
 mod ingest;
 mod ledger;
 mod proxy;
+mod program;
 mod queue;
+mod readiness;
