@@ -121,6 +121,11 @@ pub const LEDGER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const LEDGER_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a connection to the distributed ledger.
 pub const LEDGER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one call of the distributed ledger may go unanswered, whatever the reason; it is then unclear what became
+/// of it. A call that reads whole tables has the time of a statement beside it.
+pub const LEDGER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one maintenance of the distributed ledger may take; the next one goes on where it ended.
+pub const LEDGER_MAINTENANCE_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long a change of partitions waits for a lock; whoever comes after it waits too.
 pub const LEDGER_PARTITION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Days for which partitions are made ahead.
@@ -355,6 +360,9 @@ pub const READINESS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long there may be work of which nothing gets done before the process says that it is not ready: twice what
 /// the slowest delivery takes to be recorded, or handed to the slow track.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a failed commit of events counts while no other follows: a process that is not ready gets no events, so only
+/// time can make it ready again.
+pub const ACCEPT_FAILURE_MEMORY: Duration = Duration::from_secs(3);
 /// How often it is looked whether there is progress.
 pub const PROGRESS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request waits for a process that is starting before it is answered with 503.

@@ -132,12 +132,17 @@ impl From<RefusedAddress> for Failure {
 
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
+        let is_over_tls = error.url().is_some_and(|url| url.scheme() == "https");
         let error = error.without_url();
         if let Some(refused) = chain(&error).into_iter().find_map(|error| error.downcast_ref::<RefusedAddress>()) {
             return refused.0.clone().into();
         }
         match not_made(&error) {
             Some(reason) => Self::Ours(reason),
+            None if is_over_tls && is_unsent(&error) => Self::Theirs {
+                outcome: Outcome::TlsError,
+                description: format!("{}; {}", describe(&error), tls::ENDED_AFTER_HANDSHAKE),
+            },
             None => Self::Theirs { outcome: classify(&error), description: describe(&error) },
         }
     }
@@ -168,6 +173,16 @@ fn classify(error: &(dyn Error + 'static)) -> Outcome {
     } else {
         Outcome::Network
     }
+}
+
+/// Whether the connection ended before anything of the request was written to it. A connection from the pool is then
+/// replaced, so this one was new: over TLS 1.3 a receiver refuses a client certificate after our side of the handshake
+/// has ended (RFC 8446, 4.4.2.4), and the alert may come when nobody reads any more. A reset amid the request stays a
+/// failure of the network: nothing tells a refusal from any other.
+fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let chain = chain(error);
+    let says_more = chain.iter().any(|error| error.is::<rustls::Error>());
+    !says_more && chain.iter().any(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled))
 }
 
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {

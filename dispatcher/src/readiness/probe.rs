@@ -121,10 +121,11 @@ pub(crate) struct Watched {
 /// Watches what gets done until it is told to stop.
 pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: CancellationToken) {
     let start = Instant::now();
-    let mut watches = Watches::default();
+    let mut progress = Progress::default();
     loop {
-        let stalls = watches.look(start.elapsed(), &watched);
+        let stalls = progress.look(start.elapsed(), &watched);
         *lock(&probe.stalls) = stalls;
+        watched.metrics.set_queue_counts(watched.queue.counts());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PROGRESS_LOOK_INTERVAL) => {}
@@ -133,7 +134,7 @@ pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: Cancell
 }
 
 #[derive(Default)]
-struct Watches {
+struct Progress {
     consuming: Stall,
     recording: Stall,
     claiming: Stall,
@@ -143,7 +144,7 @@ struct Watches {
     published: u64,
 }
 
-impl Watches {
+impl Progress {
     fn look(&mut self, now: Duration, watched: &Watched) -> Stalls {
         let work = watched.metrics.work_counts();
         if work.published != self.published {
@@ -153,7 +154,7 @@ impl Watches {
         let queue = &watched.queue;
         let is_waiting = work.held == 0 && queue.is_connected() && queue.waiting(&watched.pool) > 0;
         Stalls {
-            accepting: watched.acceptor.as_ref().map(Acceptor::busy_for).unwrap_or_default(),
+            accepting: watched.acceptor.as_ref().map(Acceptor::stalled_for).unwrap_or_default(),
             consuming: self.consuming.sample(now, is_waiting, work.received),
             recording: self.recording.sample(now, work.held > 0, work.recorded),
             claiming: self.claiming.sample(now, true, work.claims),

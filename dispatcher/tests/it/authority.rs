@@ -106,7 +106,7 @@ pub(crate) struct TlsReceiver {
 
 impl TlsReceiver {
     /// Shows this certificate, and demands one of the authority if there is one.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         pair: &Pair,
         clients: Option<&Authority>,
         versions: &[&'static SupportedProtocolVersion],
@@ -164,7 +164,10 @@ fn server_config(
 }
 
 async fn serve(acceptor: TlsAcceptor, stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<SeenOverTls>>>) {
-    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+    let mut stream = match acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((_, stream)) => return refuse(stream).await,
+    };
     let client = stream.get_ref().1.peer_certificates().map(|chain| chain[0].clone());
     while read_request(&mut stream).await {
         seen.lock().unwrap().push(SeenOverTls { connection, client: client.clone() });
@@ -172,6 +175,14 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, connection: usize, seen
         if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
             return;
         }
+    }
+}
+
+/// Ends a connection after an alert so that the client can read it: closed with unread data, it would be reset.
+async fn refuse(mut stream: TcpStream) {
+    let mut unread = Vec::new();
+    if stream.shutdown().await.is_ok() {
+        drop(stream.read_to_end(&mut unread).await);
     }
 }
 

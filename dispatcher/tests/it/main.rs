@@ -8,5 +8,6 @@ mod http;
 mod ingest;
 mod ledger;
 mod program;
+mod proxy;
 mod queue;
 mod readiness;

@@ -82,7 +82,7 @@ fn answer(config: Arc<ServerConfig>, stream: TcpStream) -> std::io::Result<()> {
 }
 
 fn secret(name: &str, values: &[(&str, &str)]) -> String {
-    let values: String = values.iter().map(|(key, value)| format!("  {key}: {value:?}\n")).collect();
+    let values = values.iter().map(|(key, value)| format!("  {key}: {value:?}\n")).collect::<Vec<_>>().concat();
     format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\nstringData:\n{values}")
 }
 

@@ -17,7 +17,7 @@ fn pair() -> (String, String) {
 
 /// A Secret in the namespace `shop`.
 fn secret_of(name: &str, values: &[(&str, &str)]) -> String {
-    let values: String = values.iter().map(|(key, value)| format!("  {key}: {value:?}\n")).collect();
+    let values = values.iter().map(|(key, value)| format!("  {key}: {value:?}\n")).collect::<Vec<_>>().concat();
     format!(
         "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\ntype: Opaque\nstringData:\n{values}"
     )

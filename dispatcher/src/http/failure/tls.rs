@@ -2,6 +2,10 @@
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+/// What helps if a receiver ends a connection before it gets a request.
+pub(super) const ENDED_AFTER_HANDSHAKE: &str = "the receiver ended the connection right after the TLS handshake: does it \
+    demand a client certificate, and accept the one of the endpoint's tls?";
+
 /// What helps against this error, if that is known. Says nothing of the certificates themselves.
 pub(super) fn advice(error: &Error) -> Option<&'static str> {
     match error {

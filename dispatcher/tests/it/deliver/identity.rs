@@ -20,8 +20,7 @@ fn endpoint_with(name: &str, receiver: &TlsReceiver, revision: &str, tls: TlsIde
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_is_asked_with_its_own_certificate() {
     let authority = Authority::new("ours");
-    let receiver =
-        TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), Some(&authority), &VERSIONS).await;
+    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), Some(&authority), &VERSIONS);
     let (one, two) = (authority.issue(&certificate(&[])), authority.issue(&certificate(&[])));
     let rows = vec![
         endpoint_with("one", &receiver, "1", authority.trusted_with(&one)),
@@ -40,7 +39,7 @@ async fn every_endpoint_is_asked_with_its_own_certificate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_identity_in_the_table_is_used_by_the_next_attempt() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let receiver = TlsReceiver::start(&new.issue(&certificate(&["127.0.0.1"])), Some(&new), &VERSIONS).await;
+    let receiver = TlsReceiver::start(&new.issue(&certificate(&["127.0.0.1"])), Some(&new), &VERSIONS);
     let (first, second) = (new.issue(&certificate(&[])), new.issue(&certificate(&[])));
     let process = Process::start(vec![endpoint_with("rotated", &receiver, "1", old.trusted())], config()).await;
     let event = process.publish(&["rotated"], LEASE).await;
@@ -66,7 +65,7 @@ async fn a_new_identity_in_the_table_is_used_by_the_next_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_an_identity_that_cannot_be_used_costs_no_attempt() {
     let authority = Authority::new("ours");
-    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS).await;
+    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS);
     let broken = TlsIdentity { authorities: Some(String::from("swordfish").into()), client: None };
     let process = Process::start(vec![endpoint_with("broken", &receiver, "1", broken)], config()).await;
     let event = process.publish(&["broken"], LEASE).await;

@@ -42,7 +42,7 @@ fn told(exchange: &Exchange) -> String {
 #[tokio::test]
 async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let receiver = TlsReceiver::start(&ours.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS).await;
+    let receiver = TlsReceiver::start(&ours.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS);
     let client = client();
     let (trusting, mistrusting) = (Identity::new(ours.trusted()), Identity::new(other.trusted()));
     assert_eq!(post(&client, &receiver.url(), Some(&trusting)).await.outcome, Outcome::Delivered);
@@ -68,7 +68,7 @@ async fn a_certificate_that_is_not_right_for_the_receiver_says_why() {
         (valid_between(2001, 2002), "127.0.0.1", ["certificate expired", "renewed"]),
         (valid_between(3001, 3002), "127.0.0.1", ["certificate not valid yet", "clocks"]),
     ] {
-        let receiver = TlsReceiver::start(&authority.issue(&params), None, &VERSIONS).await;
+        let receiver = TlsReceiver::start(&authority.issue(&params), None, &VERSIONS);
         let url = receiver.url().replace("127.0.0.1", host);
         let excerpt = told(&post(&client, &url, Some(&identity)).await);
         assert!(expected.iter().all(|text| excerpt.contains(text)), "{expected:?}: {excerpt}");
@@ -83,7 +83,7 @@ async fn a_self_signed_certificate_is_its_own_authority_unless_it_is_one_for_oth
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     for (params, expected) in [(plain, None), (authority, Some("CaUsedAsEndEntity"))] {
         let pair = Pair::self_signed(&params);
-        let receiver = TlsReceiver::start(&pair, None, &VERSIONS).await;
+        let receiver = TlsReceiver::start(&pair, None, &VERSIONS);
         let pinned = TlsIdentity { authorities: Some(pair.chain_pem.clone().into()), client: None };
         let exchange = post(&client, &receiver.url(), Some(&Identity::new(pinned))).await;
         match expected {
@@ -100,7 +100,7 @@ async fn a_client_certificate_is_presented_where_it_is_demanded() {
     let ours = authority.issue(&certificate(&[]));
     let client = client();
     for version in VERSIONS {
-        let receiver = TlsReceiver::start(&server, Some(&authority), &[version]).await;
+        let receiver = TlsReceiver::start(&server, Some(&authority), &[version]);
         let identity = Identity::new(authority.trusted_with(&ours));
         let exchange = post(&client, &receiver.url(), Some(&identity)).await;
         assert_eq!(exchange.outcome, Outcome::Delivered, "{version:?}: {exchange:?}");
@@ -117,7 +117,7 @@ async fn a_refused_client_certificate_is_a_tls_error_whenever_the_refusal_comes(
     let stranger = Identity::new(authority.trusted_with(&other.issue(&certificate(&[]))));
     let client = client();
     for version in VERSIONS {
-        let receiver = TlsReceiver::start(&server, Some(&authority), &[version]).await;
+        let receiver = TlsReceiver::start(&server, Some(&authority), &[version]);
         for body in [Bytes::from_static(b"{}"), vec![b'x'; 1024 * 1024].into()] {
             for identity in [&nobody, &stranger] {
                 for _ in 0..25 {
@@ -134,7 +134,7 @@ async fn a_refused_client_certificate_is_a_tls_error_whenever_the_refusal_comes(
 #[tokio::test]
 async fn identities_never_share_a_connection_and_equal_ones_do() {
     let authority = Authority::new("ours");
-    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS).await;
+    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS);
     let (one, two) = (authority.issue(&certificate(&[])), authority.issue(&certificate(&[])));
     let identity = |tls: TlsIdentity| Identity::new(tls);
     let client = client();
@@ -169,7 +169,7 @@ async fn an_identity_that_cannot_be_used_makes_no_attempt_and_tells_no_secret() 
     if let Some(client) = &mut mixed.client {
         client.key = two.key_pem().into();
     }
-    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS).await;
+    let receiver = TlsReceiver::start(&authority.issue(&certificate(&["127.0.0.1"])), None, &VERSIONS);
     let (client, identity) = (client(), Identity::new(mixed));
     let secret = two.key_pem().lines().nth(1).unwrap().to_owned();
     for _ in 0..2 {

@@ -4,6 +4,7 @@ mod connecting;
 mod interleavings;
 mod maintenance;
 mod owners;
+mod silence;
 mod together;
 
 use std::sync::Arc;
