@@ -85,10 +85,7 @@ impl System {
         let key_file = files.path().join("sealing.key");
         fs::write(&key_file, SEALING_KEY)?;
         let start = |name: &'static str, role: &str, options: &[&str]| -> Result<Child> {
-            let mut command = Command::new(match std::env::var_os("HH_DISPATCHER") {
-                Some(p) => std::path::PathBuf::from(p),
-                None => dispatcher()?.to_owned(),
-            });
+            let mut command = Command::new(dispatcher()?);
             command.args([role, "--log", LOG, "--admin-listen", "127.0.0.1:0", "--sealing-key-file"]).arg(&key_file);
             command.args(["--database", &addresses.database, "--queue", &addresses.broker]).args(options);
             Child::start(name, &mut command)

@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 
 use dispatcher_core::id::{EventId, TenantId};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::encode::{self, count, int4, int8, microseconds};
 use super::{Accepted, LedgerError, NewEvent};
 
 /// Commits a batch; see [`crate::ledger::Ledger::accept`]. Without keys it is a single statement.
-pub(super) async fn accept(pool: &PgPool, events: &[NewEvent]) -> Result<Vec<Accepted>, LedgerError> {
+pub(super) async fn accept(connection: &mut PgConnection, events: &[NewEvent]) -> Result<Vec<Accepted>, LedgerError> {
     if events.iter().all(|new| new.idempotency.is_none()) {
-        insert(pool, &Batch::of(events.iter())?).await?;
+        insert(connection, &Batch::of(events.iter())?).await?;
         return Ok(vec![Accepted::New; events.len()]);
     }
-    let mut transaction = pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     let first_uses = first_uses(&mut transaction, events).await?;
     let answers = events.iter().map(|new| decide(&first_uses, new)).collect::<Result<Vec<_>, _>>()?;
     let winners = events.iter().zip(&answers).filter(|(_, answer)| **answer == Accepted::New).map(|(new, _)| new);

@@ -24,6 +24,7 @@ mod retention;
 mod routes;
 mod statistics;
 mod take;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub use self::connect::PostgresConfig;
 pub(super) use self::error::classify;
 use self::patience::Patience;
 use self::statistics::Statistics;
+use self::writer::Writer;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
@@ -54,6 +56,10 @@ pub struct PostgresLedger {
     clock: LedgerClock,
     holder: Holder,
     patience: Patience,
+    /// Accepts.
+    acceptor: Writer,
+    /// Records.
+    recorder: Writer,
 }
 
 impl PostgresLedger {
@@ -75,6 +81,8 @@ impl PostgresLedger {
             clock,
             holder: Holder::default(),
             patience,
+            acceptor: Writer::default(),
+            recorder: Writer::default(),
         })
     }
 
@@ -93,6 +101,8 @@ impl PostgresLedger {
     /// Closes all connections, once what is under way is finished. What was counted last is written before.
     pub async fn close(&self) {
         self.statistics.flush_quietly(&self.pool, self.patience).await;
+        self.acceptor.rest().await;
+        self.recorder.rest().await;
         self.pool.close().await;
     }
 }
@@ -100,11 +110,15 @@ impl PostgresLedger {
 #[async_trait]
 impl Ledger for PostgresLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
-        self.patience.answer(accept::accept(&self.pool, &events)).await
+        let accepting = self.acceptor.write(&self.pool, async |connection| accept::accept(connection, &events).await);
+        self.patience.answer(accepting).await
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        let (answers, counted) = self.patience.answer(record::record(&self.pool, &changes, self.holder.get())).await?;
+        let holder = self.holder.get();
+        let recording =
+            self.recorder.write(&self.pool, async |connection| record::record(connection, &changes, holder).await);
+        let (answers, counted) = self.patience.answer(recording).await?;
         self.statistics.add(counted);
         self.statistics.flush_when_due(&self.pool, self.patience).await;
         Ok(answers)

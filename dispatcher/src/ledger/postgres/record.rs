@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EventId};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use self::columns::Writes;
@@ -21,12 +21,12 @@ use crate::ledger::DeliveryResult;
 /// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
 /// `holder` is the process that holds what is in flight, if it is known.
 pub(super) async fn record(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     changes: &[Change],
     holder: Option<Uuid>,
 ) -> Result<(Vec<Recorded>, Counted), LedgerError> {
     let mut counted = Counted::default();
-    let recorded = first::record(pool, changes, &mut counted).await?;
+    let recorded = first::record(connection, changes, &mut counted).await?;
     let rest: Vec<&Change> =
         changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
     if rest.is_empty() {
@@ -35,7 +35,7 @@ pub(super) async fn record(
     // Each in a transaction of its own: locks are taken in one order only within a wave.
     let mut of_rest = Vec::with_capacity(rest.len());
     for wave in waves(&rest) {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = connection.begin().await?;
         of_rest.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
         transaction.commit().await?;
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use dispatcher_core::delivery::{EndReason, Next};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::columns::end_of;
@@ -22,13 +22,17 @@ struct Finished<'a> {
 
 /// Records the parts of a batch that nobody held before and of which nothing stays open. Answers for each change whether
 /// that was so and the part was still held; nothing of the others is written. What is to be counted of them is added.
-pub(super) async fn record(pool: &PgPool, changes: &[Change], counted: &mut Counted) -> Result<Vec<bool>, LedgerError> {
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    changes: &[Change],
+    counted: &mut Counted,
+) -> Result<Vec<bool>, LedgerError> {
     let mut recorded = vec![false; changes.len()];
     let parts = finished(changes);
     if parts.is_empty() {
         return Ok(recorded);
     }
-    let gone: HashSet<(Uuid, i32)> = Rows::of(&parts).write(pool).await?.into_iter().collect();
+    let gone: HashSet<(Uuid, i32)> = Rows::of(&parts).write(connection).await?.into_iter().collect();
     for (key, Finished { place, results }) in &parts {
         if gone.contains(key) {
             recorded[*place] = true;
@@ -111,7 +115,7 @@ impl<'a> Rows<'a> {
 
     /// The parts are locked by key before any is removed, whether or not they are still held: a stale holder comes
     /// before or after the present one. One with the wrong number of results is left for the long way, which refuses it.
-    async fn write(&self, pool: &PgPool) -> Result<Vec<(Uuid, i32)>, LedgerError> {
+    async fn write(&self, connection: &mut PgConnection) -> Result<Vec<(Uuid, i32)>, LedgerError> {
         Ok(sqlx::query_as(
             "WITH asked AS MATERIALIZED (
                  SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int4[]) WITH ORDINALITY
@@ -175,7 +179,7 @@ impl<'a> Rows<'a> {
         .bind(&self.outcomes)
         .bind(&self.status_codes)
         .bind(&self.excerpts)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?)
     }
 }
