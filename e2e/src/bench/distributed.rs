@@ -15,6 +15,7 @@ use super::servers::Servers;
 use super::sink::{PAYLOAD_BYTES, Sink};
 use super::system::{Addresses, System};
 use super::table::Route;
+use crate::process::dispatcher;
 
 /// Size of a large payload.
 const LARGE_PAYLOAD_BYTES: usize = 16 * 1024;
@@ -65,6 +66,8 @@ struct Repeat {
 
 /// Measures everything and answers the rows.
 pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+    // Built before anything runs that it would disturb.
+    dispatcher()?;
     let servers = Servers::start().await?;
     let mut repeats = Vec::new();
     for number in 0..effort.repeats {

@@ -46,17 +46,25 @@ pub(super) async fn record(
     Ok(recorded)
 }
 
-/// By key, each once: a second change of a part has to see the first.
+/// By key. Only what comes first of its event may overtake: a change that builds on an earlier one goes after it.
 fn finished(changes: &[Change]) -> BTreeMap<(Uuid, i32), Finished<'_>> {
-    let mut parts = BTreeMap::new();
+    let (mut parts, mut others) = (BTreeMap::new(), HashSet::new());
     for (place, change) in changes.iter().enumerate() {
-        if let Change::Part { event, part, r#gen: 1, results, .. } = change
-            && results.iter().all(|result| !matches!(result.next, Next::Waiting { .. } | Next::InFlight { .. }))
-        {
-            parts.entry((event.0, i32::from(*part))).or_insert(Finished { place, results });
+        match change {
+            Change::Part { event, part, r#gen: 1, results, .. }
+                if ends(results) && !others.contains(event) && !parts.contains_key(&(event.0, i32::from(*part))) =>
+            {
+                parts.insert((event.0, i32::from(*part)), Finished { place, results });
+            }
+            Change::Part { event, .. } => drop(others.insert(*event)),
+            Change::Delivery { result, .. } => drop(others.insert(result.key.event)),
         }
     }
     parts
+}
+
+fn ends(results: &[DeliveryResult]) -> bool {
+    results.iter().all(|result| !matches!(result.next, Next::Waiting { .. } | Next::InFlight { .. }))
 }
 
 /// The columns: of the parts, then of their results.
