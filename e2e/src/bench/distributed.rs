@@ -176,7 +176,9 @@ impl Sample {
         let cpu = self.cpu.iter().zip(&after.cpu);
         Measured {
             per_second: units / (after.at - self.at).as_secs_f64(),
-            cpu: cpu.map(|(before, after)| (after.0, (after.1 - before.1).as_secs_f64() * 1e6 / events)).collect(),
+            cpu: cpu
+                .map(|(before, after)| (after.0, after.1.saturating_sub(before.1).as_secs_f64() * 1e6 / events))
+                .collect(),
             wal_bytes_per_event: number(after.wal_bytes - self.wal_bytes) / events,
         }
     }

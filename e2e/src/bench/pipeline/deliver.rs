@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use dispatcher::clock::now_unix_ms;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::sign::{Message, sign};
 use dispatcher_core::table::{KeyBytes, SigningKey, SigningScheme};
@@ -189,8 +190,7 @@ impl Tags {
 }
 
 fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(now_unix_ms()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
