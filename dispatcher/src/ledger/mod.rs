@@ -45,8 +45,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// An event whose identity is already there is [`Accepted::New`] again: the caller retried an unclear commit.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError>;
 
-    /// Commits what became of deliveries: in one transaction, but for changes that build on earlier ones of the batch,
-    /// which may follow in the next. Answers in the order asked.
+    /// Commits what became of deliveries: each change whole, and a change that builds on an earlier one of the batch after
+    /// it; a batch may take several transactions. Answers in the order asked.
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError>;
 
     /// Takes over late or redelivered work by compare-and-set, raising its `gen` and renewing its lease.
