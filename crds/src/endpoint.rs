@@ -7,7 +7,9 @@ mod request;
 mod status;
 
 pub use policy::{BodyFormat, CircuitBreaker, RateLimit, Retry, RetryType};
-pub use request::{Auth, AuthType, Header, ObjectRef, SecretKeyRef, Signing, SigningScheme, ValueFrom};
+pub use request::{
+    Auth, AuthType, ClientAuthentication, Header, OAuth2, ObjectRef, SecretKeyRef, Signing, SigningScheme, ValueFrom,
+};
 pub use status::{DeliveryStatus, EndpointStatus};
 
 use kube::{CustomResource, KubeSchema};

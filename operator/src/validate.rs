@@ -3,6 +3,7 @@
 mod endpoint;
 mod request;
 mod subscription;
+mod token;
 
 use crds::condition::Reason;
 

@@ -101,7 +101,9 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
             }
         };
         let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
-        let exchange = match worker.client.exchange(Request { url: &route.url, headers, body, deadline }).await {
+        let request = Request { url: &route.url, headers, body, deadline };
+        let (client, token) = (&worker.client, route.secrets.token.as_ref());
+        let exchange = match worker.tokens.exchange(client, route.row.id, token, request).await {
             Ok(exchange) => exchange,
             Err(reason) => {
                 // Its place is given back, and neither the endpoint nor the delivery pays for it.

@@ -7,6 +7,7 @@ mod failure;
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use self::failure::NotMade;
 use self::failure::{Failure, RefusedAddress};
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
+pub use self::token::Tokens;
 use crate::clock::now_unix_ms;
 
 /// Names us to receivers.

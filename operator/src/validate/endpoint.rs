@@ -10,6 +10,7 @@ use dispatcher_core::table::{DeliveryPolicy, EndpointSecrets, SigningKey, Signin
 use url::Url;
 
 use super::request::{headers, secret_value};
+use super::token::token_source;
 use super::{Problem, admission, in_order};
 use crate::world::World;
 use crate::{effective, generate};
@@ -51,6 +52,7 @@ pub fn validate_endpoint(
     let key =
         signing_key(endpoint, namespace, world, policy.signing_scheme).map_err(|problem| problems.push(problem)).ok();
     let headers = headers(spec, namespace, &world.secrets, &mut problems);
+    let token = token_source(spec, namespace, &world.secrets, addresses, &mut problems);
     match (url, key) {
         (Some(url), Some(key)) if problems.is_empty() => Ok(ValidatedEndpoint {
             host: host_of(&url),
@@ -60,7 +62,7 @@ pub fn validate_endpoint(
                 keys: vec![key],
                 headers,
                 tls: None,
-                token: None,
+                token,
             },
         }),
         _ => Err(in_order(problems)),
@@ -79,6 +81,11 @@ fn url_of(endpoint: &Endpoint, namespace: &str, world: &World, addresses: &Addre
         }
         (None, None) => return Err(Problem::new(Reason::InvalidSpec, "spec", "set exactly one of url and urlFrom")),
     };
+    checked_url(text, field, reason, addresses)
+}
+
+/// A URL that requests may be sent to. `reason` is for a text that is no such URL.
+pub(super) fn checked_url(text: &str, field: &str, reason: Reason, addresses: &AddressPolicy) -> Result<Url, Problem> {
     let wrong = |message: &str| Problem::new(reason, field, message);
     if text.len() > URL_LENGTH_MAX {
         return Err(wrong(&format!("the URL must have at most {URL_LENGTH_MAX} characters")));
