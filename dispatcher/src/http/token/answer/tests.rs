@@ -68,7 +68,7 @@ fn a_malformed_grant_is_refused_with_what_is_wrong() {
             r#"{"access_token":"hunter2","access_token":"hunter3","token_type":"Bearer"}"#.to_owned(),
             Malformed::NotAnObject,
         ),
-        (format!(r#"{{"a":{}1{},"access_token":"x"}}"#, "[".repeat(4_000), "]".repeat(4_000)), Malformed::NotAnObject),
+        (format!(r#"{{"a":{}1{},"access_token":"x"}}"#, "[".repeat(4_000), "]".repeat(4_000)), Malformed::TokenType),
         ("{}".to_owned(), Malformed::AccessTokenMissing),
         (r#"{"token_type":"Bearer"}"#.to_owned(), Malformed::AccessTokenMissing),
         (with_token("null"), Malformed::AccessTokenMissing),
