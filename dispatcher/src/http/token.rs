@@ -34,7 +34,7 @@ use crate::clock::now_unix_ms;
 pub struct Tokens {
     client: Client,
     request_timeout: Duration,
-    tokens_max: usize,
+    slots_max: usize,
     slots: Mutex<HashMap<EndpointId, Arc<Slot>>>,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     /// Tokens that this client asks for, each request for at most this long.
     pub fn new(client: Client, request_timeout: Duration) -> Self {
-        Self { client, request_timeout, tokens_max: TOKENS_MAX, slots: Mutex::default() }
+        Self { client, request_timeout, slots_max: TOKENS_MAX, slots: Mutex::default() }
     }
 
     /// Sends a request by `client`, with an access token of the source if the endpoint has one. The deadline of the
@@ -113,7 +113,7 @@ impl Tokens {
             return Arc::clone(slot);
         }
         slots.remove(&endpoint);
-        if slots.len() >= self.tokens_max {
+        if slots.len() >= self.slots_max {
             let longest_unused = slots.iter().min_by_key(|(_, slot)| slot.used_at_ms.load(Ordering::Relaxed));
             if let Some(endpoint) = longest_unused.map(|(endpoint, _)| *endpoint) {
                 slots.remove(&endpoint);
@@ -272,10 +272,10 @@ mod tests {
         }
     }
 
-    fn tokens(tokens_max: usize) -> Tokens {
+    fn tokens(slots_max: usize) -> Tokens {
         let (address_policy, resolver) = (AddressPolicy::public_https(), ResolverConfig::default());
         let client = Client::new(ClientConfig { address_policy, resolver }).unwrap();
-        Tokens { tokens_max, ..Tokens::new(client, Duration::from_secs(1)) }
+        Tokens { slots_max, ..Tokens::new(client, Duration::from_secs(1)) }
     }
 
     fn endpoint(name: &str) -> EndpointId {
