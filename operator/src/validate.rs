@@ -4,6 +4,7 @@ mod endpoint;
 mod request;
 mod subscription;
 mod tls;
+mod token;
 
 use crds::condition::Reason;
 

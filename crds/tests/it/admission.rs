@@ -130,7 +130,7 @@ fn types_bounds_and_required_fields_are_checked() {
         (Kind::Endpoint, json!({"headers": [7]}), "spec.headers[0]: must be an object"),
         (Kind::Endpoint, json!({"headers": [{"value": "1"}]}), "spec.headers[0].name: is required"),
         (Kind::Endpoint, json!({"rateLimit": {}}), "spec.rateLimit.perSecond: is required"),
-        (Kind::Endpoint, json!({"auth": {"type": "basic"}}), "spec.auth.type: must be one of Basic, Bearer"),
+        (Kind::Endpoint, json!({"auth": {"type": "basic"}}), "spec.auth.type: must be one of Basic, Bearer, OAuth2"),
         (Kind::Endpoint, json!({"auth": {}}), "spec.auth.type: is required"),
         (
             Kind::Endpoint,

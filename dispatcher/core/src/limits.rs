@@ -256,6 +256,33 @@ pub const MAX_IN_FLIGHT_DEFAULT: u32 = 32;
 /// Largest bound on exchanges in flight to one endpoint.
 pub const MAX_IN_FLIGHT_MAX: u32 = 256;
 
+// --- Access tokens ------------------------------------------------------------------------------
+
+/// Most endpoints whose access tokens one process keeps; beyond it the one that was not used for longest is forgotten.
+pub const TOKENS_MAX: usize = 10_000;
+/// How long a token endpoint may take to answer. Asking goes on when the exchange that wanted the token has given up.
+pub const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest access token, in bytes: a common bound of servers on the size of all headers.
+pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Longest error code of a token endpoint that is told, in bytes. Those of RFC 6749 have at most 22.
+pub const TOKEN_ERROR_CODE_BYTES_MAX: usize = 64;
+/// How long an access token is used that does not say when it expires.
+pub const TOKEN_LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
+/// Shortest lifetime of an access token that is believed: one that claims less must not be asked for at every use.
+pub const TOKEN_LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// Longest lifetime of an access token that is believed.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
+/// How long before it expires an access token is used no more: clocks differ, and requests travel.
+pub const TOKEN_EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+/// How long before an access token is used no more the next one is asked for.
+pub const TOKEN_REFRESH_AHEAD: Duration = Duration::from_mins(1);
+/// The same two times are no more than this part of a token's lifetime, as a divisor: some live for a minute.
+pub const TOKEN_LIFETIME_SHARE: u32 = 5;
+/// Pause before a token endpoint is asked again that gave no token; it doubles.
+pub const TOKEN_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before a token endpoint is asked again.
+pub const TOKEN_RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
+
 // --- Retries ------------------------------------------------------------------------------------
 
 /// Largest delay between two attempts, in seconds.

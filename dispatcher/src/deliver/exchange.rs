@@ -99,7 +99,8 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
                 return wait_until_usable(&job, &entered);
             }
         };
-        let exchange = match worker.client.exchange(route.request(headers, body)).await {
+        let (request, token) = (route.request(headers, body), route.secrets.token.as_ref());
+        let exchange = match worker.tokens.exchange(&worker.client, route.row.id, token, request).await {
             Ok(exchange) => exchange,
             Err(NotMade::Identity(error)) => {
                 let (endpoint, reason) = (route.row.id, error.reason.as_str());

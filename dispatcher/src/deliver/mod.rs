@@ -28,7 +28,7 @@ use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::limits::{
     CONSUME_RETRY_PAUSE_MIN, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX, LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX,
     LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX, SHORTAGE_LOG_INTERVAL,
-    SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET,
+    SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET, TOKEN_REQUEST_TIMEOUT,
 };
 use dispatcher_core::table::DEFAULT_POOL;
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -40,11 +40,11 @@ use self::acknowledgement::Acknowledgement;
 use self::endpoints::Endpoints;
 use self::recorder::{Recorder, RecorderHandle};
 use crate::clock::now_unix_ms;
-use crate::http::{Client, NotMade};
+use crate::http::{Client, NotMade, Tokens};
 use crate::ledger::{Hold, Ledger};
 use crate::metrics::{Metrics, Role};
 use crate::queue::{Consumer, Item, Queue, Received, Work};
-use crate::snapshot::SnapshotReceiver;
+use crate::snapshot::{Snapshot, SnapshotReceiver};
 
 /// The delivering role of one process and one pool.
 pub struct Deliver {
@@ -153,6 +153,7 @@ impl Deliver {
             config: self.config,
             ledger: self.ledger,
             snapshot: self.snapshot,
+            tokens: Tokens::new(self.client.clone(), TOKEN_REQUEST_TIMEOUT),
             client: self.client,
             metrics: self.metrics,
             observers: self.observers,
@@ -187,6 +188,7 @@ struct Worker {
     ledger: Arc<dyn Ledger>,
     snapshot: SnapshotReceiver,
     client: Client,
+    tokens: Tokens,
     metrics: Arc<Metrics>,
     observers: broadcast::Sender<Arc<Observed>>,
     endpoints: Endpoints,
@@ -216,7 +218,7 @@ impl Worker {
                     while let Some(received) = self.next(consumer.as_mut()).await {
                         pause = Duration::ZERO;
                         if snapshot.has_changed().unwrap_or_default() {
-                            self.endpoints.evict(&snapshot.borrow_and_update().index);
+                            self.evict(&snapshot.borrow_and_update());
                         }
                         self.receive(received);
                     }
@@ -229,6 +231,13 @@ impl Worker {
             pause = (pause * 2).clamp(CONSUME_RETRY_PAUSE_MIN, LEDGER_RETRY_PAUSE_MAX);
             tokio::select! { () = self.stopping.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
         }
+    }
+
+    /// Forgets what is known of endpoints that are no longer in the table, or not as they were.
+    fn evict(&self, snapshot: &Snapshot) {
+        self.endpoints.evict(&snapshot.index);
+        let token = |endpoint| snapshot.routes.get(&endpoint).and_then(|route| route.secrets.token.as_ref());
+        self.tokens.retain(|endpoint, source| token(endpoint) == Some(source));
     }
 
     /// The next message; `None` when there is a reason to stop or to consume anew.

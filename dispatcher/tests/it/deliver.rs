@@ -8,4 +8,5 @@ mod identity;
 mod paths;
 mod protection;
 mod returned;
+mod token;
 mod unavailable;
