@@ -6,14 +6,17 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::delivery::Target;
 use crate::event::Event;
-use crate::filter::{Filter, FilterBudget, FilterError, FilterInput};
+use crate::expression::{EvaluationBudget, EventInput};
+use crate::filter::{Filter, FilterError};
 use crate::id::{EndpointId, SubscriptionId, TenantId};
 use crate::limits::FANOUT_MAX;
 use crate::pattern::{self, TypePattern};
 use crate::table::{EndpointRow, Row, RowKey, SubscriptionRow};
+use crate::transform::{Transform, TransformError};
 
 /// A routing table, compiled.
 #[derive(Default)]
@@ -44,6 +47,18 @@ struct Compiled {
     row: SubscriptionRow,
     /// `None` if the row does not compile; then it is in no [`TypeIndex`].
     rule: Option<Rule>,
+    content: Content,
+}
+
+/// What a subscription sends of an event.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The payload.
+    Payload,
+    /// What the transform makes of it.
+    Transformed(Arc<Transform>),
+    /// Nothing: the transform does not compile.
+    Invalid(TransformError),
 }
 
 struct Rule {
@@ -138,7 +153,7 @@ pub enum Verdict {
 pub enum NotMatchedReason {
     /// The subscription is suspended.
     SubscriptionSuspended,
-    /// A pattern or the filter of the subscription does not compile.
+    /// A pattern, the filter or the transform of the subscription does not compile.
     SubscriptionInvalid,
     /// The subscription's endpoint is not in the table.
     EndpointMissing,
@@ -176,7 +191,7 @@ impl RoutingIndex {
 
     /// Where an event goes. Endpoints that are suspended or held are targets: their deliveries wait. Filters for which
     /// the budget has no steps left fail.
-    pub fn route(&self, event: &Event, budget: &mut FilterBudget) -> Routed {
+    pub fn route(&self, event: &Event, budget: &mut EvaluationBudget) -> Routed {
         let mut routed = Routed::default();
         budget.begin_event();
         let Some(tenant) = self.tenants.get(&event.tenant) else { return routed };
@@ -191,7 +206,7 @@ impl RoutingIndex {
         selected.sort_unstable_by_key(|route| route.subscription);
         let mut input = None;
         for of_subscription in selected.chunk_by(|left, right| left.subscription == right.subscription) {
-            let Compiled { row, rule: Some(rule) } = &tenant.subscriptions[of_subscription[0].subscription] else {
+            let Compiled { row, rule: Some(rule), .. } = &tenant.subscriptions[of_subscription[0].subscription] else {
                 continue;
             };
             match rule.answer(event, &mut input, budget) {
@@ -208,14 +223,14 @@ impl RoutingIndex {
 
     /// What becomes of an event at the endpoints of its tenant's subscriptions, by name of the subscription, at most
     /// `explanations_max` of them.
-    pub fn explain(&self, event: &Event, explanations_max: usize, budget: &mut FilterBudget) -> Explained {
+    pub fn explain(&self, event: &Event, explanations_max: usize, budget: &mut EvaluationBudget) -> Explained {
         let mut explained = Explained::default();
         budget.begin_event();
         let Some(tenant) = self.tenants.get(&event.tenant) else { return explained };
         let mut subscriptions: Vec<&Compiled> = tenant.subscriptions.iter().collect();
         subscriptions.sort_unstable_by_key(|compiled| (&compiled.row.name, compiled.row.id));
         let mut input = None;
-        for Compiled { row, rule } in subscriptions {
+        for Compiled { row, rule, .. } in subscriptions {
             let mut endpoints: Vec<(Option<&EndpointRow>, EndpointId)> =
                 row.endpoints.iter().map(|id| (self.endpoint_of(row, *id), *id)).collect();
             endpoints.sort_unstable_by_key(|(endpoint, id)| (endpoint.map(|endpoint| &endpoint.name), *id));
@@ -261,8 +276,18 @@ impl RoutingIndex {
 
     /// A subscription's row.
     pub fn subscription(&self, id: SubscriptionId) -> Option<&SubscriptionRow> {
+        self.compiled(id).map(|compiled| &compiled.row)
+    }
+
+    /// What a subscription sends; `None` if it is not in the table. One that is suspended still sends what it matched
+    /// before.
+    pub fn content(&self, id: SubscriptionId) -> Option<&Content> {
+        self.compiled(id).map(|compiled| &compiled.content)
+    }
+
+    fn compiled(&self, id: SubscriptionId) -> Option<&Compiled> {
         let (tenant, position) = self.subscriptions.get(&id)?;
-        Some(&self.tenants.get(tenant)?.subscriptions.get(*position)?.row)
+        self.tenants.get(tenant)?.subscriptions.get(*position)
     }
 
     /// The endpoints of a tenant, by identity.
@@ -337,13 +362,13 @@ impl Rule {
     fn answer(
         &self,
         event: &Event,
-        input: &mut Option<FilterInput>,
-        budget: &mut FilterBudget,
+        input: &mut Option<EventInput>,
+        budget: &mut EvaluationBudget,
     ) -> Result<bool, FilterError> {
         let Some(filter) = &self.filter else { return Ok(true) };
         let input = match input {
             Some(input) => input,
-            None => input.insert(FilterInput::read(event, budget)?),
+            None => input.insert(EventInput::read(event, budget)?),
         };
         filter.matches(input, budget)
     }

@@ -7,4 +7,5 @@ mod harness;
 mod paths;
 mod protection;
 mod returned;
+mod transforms;
 mod unavailable;

@@ -1,7 +1,8 @@
 //! The resource types, the data plane and the pages say the same.
 
 use dispatcher_core::event::{Attributes, Event};
-use dispatcher_core::filter::{Filter, FilterBudget, FilterInput};
+use dispatcher_core::expression::{EvaluationBudget, EventInput};
+use dispatcher_core::filter::Filter;
 use dispatcher_core::id::{EventId, TenantId};
 use dispatcher_core::pattern::{TypePattern, validate_event_type};
 use dispatcher_core::sign::{Message, sign};
@@ -103,13 +104,13 @@ fn filters_answer_as_their_page_says() {
         body: payload.to_owned().into(),
         attributes: Attributes::default(),
     };
-    let input = FilterInput::read(&event, &mut FilterBudget::of_request()).unwrap();
+    let input = EventInput::read(&event, &mut EvaluationBudget::of_request()).unwrap();
     let rows = after.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
     let mut rows_count = 0;
     for row in rows {
         let mut cells = row.split(" | ");
         let filter = cells.next().unwrap().trim_matches(['|', ' ', '`']);
-        let mut budget = FilterBudget::of_request();
+        let mut budget = EvaluationBudget::of_request();
         let answer = Filter::compile(filter).and_then(|filter| filter.matches(&input, &mut budget));
         let answer = answer.map_or("error".to_owned(), |answer| answer.to_string());
         assert_eq!(cells.next(), Some(answer.as_str()), "{filter}");
@@ -123,7 +124,7 @@ fn the_page_names_the_limits_of_filters() {
     for limit in [
         format!("{} characters", dispatcher_core::limits::FILTER_BYTES_MAX),
         format!("{} parts", dispatcher_core::limits::FILTER_NODES_MAX),
-        format!("{} levels", dispatcher_core::limits::FILTER_DEPTH_MAX),
+        format!("{} levels", dispatcher_core::limits::EXPRESSION_DEPTH_MAX),
         "1,000,000 steps".to_owned(),
     ] {
         assert!(SUBSCRIPTION_PAGE.contains(&limit), "{limit}");
