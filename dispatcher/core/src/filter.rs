@@ -106,12 +106,10 @@ impl Filter {
     /// What evaluation can cost at most on this very event is computed first and taken from the budget; above
     /// [`FILTER_COST_MAX`], or above what the budget has left, nothing is evaluated.
     pub fn matches(&self, input: &EventInput, budget: &mut EvaluationBudget) -> Result<bool, FilterError> {
-        match self.0.evaluate(input, budget)? {
-            Value::Bool(answer) => Ok(answer),
-            _ => {
-                let message = "a filter must be true or false".to_owned();
-                Err(FilterError { reason: FilterErrorReason::NotBoolean, message })
-            }
+        if let Value::Bool(answer) = self.0.evaluate(input, budget)? {
+            return Ok(answer);
         }
+        let message = "a filter must be true or false".to_owned();
+        Err(FilterError { reason: FilterErrorReason::NotBoolean, message })
     }
 }

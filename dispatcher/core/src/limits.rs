@@ -381,6 +381,8 @@ pub const FACTS_INTERVAL: Duration = Duration::from_secs(30);
 
 // --- Command line -------------------------------------------------------------------------------
 
+/// Most characters of a transform's result that a line of the command line shows.
+pub const TRANSFORM_SHOWN_CHARACTERS_MAX: usize = 120;
 /// How long the command line waits for a connection to the API.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the command line waits for a whole answer of the API.

@@ -34,7 +34,7 @@ pub(super) fn of(program: &Program, event: &Value, steps_max: u64, result_copies
         0 => Some(()),
         copies => meter.size(result).and_then(|size| meter.charge(size.saturating_mul(copies))),
     });
-    Estimate { steps: answered.map(|_| meter.spent), looked: meter.looked }
+    Estimate { steps: answered.map(|()| meter.spent), looked: meter.looked }
 }
 
 /// What is known of a value before evaluation.

@@ -290,10 +290,8 @@ impl Rewriter {
         }
         let range = self.rewrite(comprehension.iter_range)?;
         let gathers = matches!(comprehension.accu_init.expr, Expr::List(_));
-        comprehension.iter_range = match gathers {
-            true => IdedExpr { id: range.id, expr: function(FUNCTION_ORDERED, vec![range]) },
-            false => range,
-        };
+        comprehension.iter_range =
+            if gathers { IdedExpr { id: range.id, expr: function(FUNCTION_ORDERED, vec![range]) } } else { range };
         comprehension.accu_init = self.rewrite(comprehension.accu_init)?;
         let outer = self.variables.len();
         self.variables.extend([comprehension.iter_var.clone(), comprehension.accu_var.clone()]);

@@ -348,4 +348,24 @@ proptest! {
             .collect();
         prop_assert_eq!(&explained, &expected);
     }
+
+    #[test]
+    fn a_dry_run_says_what_happens_however_small_the_budget(
+        rows in table(),
+        event_type in event_type(),
+        recipient in recipient(),
+        data in prop::sample::select(vec!["{\"n\": 1}", "{\"n\": 2}", "{", "{\"x\": true}"]),
+        steps in 0_u64..60,
+    ) {
+        let event = event(&event_type, recipient, data);
+        let (index, _) = RoutingIndex::build(rows);
+        let routed = index.route(&event, &mut EvaluationBudget::new(steps, steps));
+        let explained = index.explain(&event, usize::MAX, &mut EvaluationBudget::new(steps, steps)).explanations;
+        let matched: BTreeSet<Target> =
+            explained.iter().filter(|one| one.verdict == Verdict::Matched).map(|one| one.target).collect();
+        prop_assert_eq!(matched, routed.targets.iter().map(|(_, target)| *target).collect::<BTreeSet<_>>());
+        let failed: BTreeSet<SubscriptionId> =
+            explained.iter().filter(|one| one.filter_error.is_some()).map(|one| one.target.subscription).collect();
+        prop_assert_eq!(failed, routed.filter_errors.iter().map(|failure| failure.subscription).collect::<BTreeSet<_>>());
+    }
 }
