@@ -118,6 +118,8 @@ pub const EVENT_TYPE_LENGTH_MAX: usize = 128;
 pub const EVENT_TYPE_SEGMENTS_MAX: usize = 16;
 /// Longest filter.
 pub const FILTER_LENGTH_MAX: usize = 1024;
+/// Longest transform.
+pub const TRANSFORM_LENGTH_MAX: usize = 4096;
 
 // --- Status -------------------------------------------------------------------------------------
 

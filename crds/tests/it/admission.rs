@@ -154,6 +154,11 @@ fn types_bounds_and_required_fields_are_checked() {
             "spec.endpointSelector.matchLabels[a]: must be a string; put it in quotes",
         ),
         (Kind::Subscription, json!({"filter": "x".repeat(1025)}), "spec.filter: must have at most 1024 characters"),
+        (
+            Kind::Subscription,
+            json!({"transform": "x".repeat(4097)}),
+            "spec.transform: must have at most 4096 characters",
+        ),
     ] {
         assert_eq!(problems(&object(kind, &spec)), [expected], "{spec}");
     }

@@ -18,6 +18,7 @@ mod part;
 mod recorder;
 mod singly;
 mod state;
+mod transform;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +27,9 @@ use std::time::Duration;
 use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::limits::{
-    CONSUME_RETRY_PAUSE_MIN, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX, LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX,
-    LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX, SHORTAGE_LOG_INTERVAL,
-    SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET, TOKEN_REQUEST_TIMEOUT,
+    CONSUME_RETRY_PAUSE_MIN, DELETED_SUBSCRIPTION_PAUSE, DELETION_GRACE, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX,
+    LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX,
+    SHORTAGE_LOG_INTERVAL, SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET, TOKEN_REQUEST_TIMEOUT,
 };
 use dispatcher_core::table::DEFAULT_POOL;
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -39,6 +40,7 @@ use uuid::Uuid;
 use self::acknowledgement::Acknowledgement;
 use self::endpoints::Endpoints;
 use self::recorder::{Recorder, RecorderHandle};
+use self::transform::Transforms;
 use crate::clock::now_unix_ms;
 use crate::http::{Client, NotMade, Tokens};
 use crate::ledger::{Hold, Ledger};
@@ -87,6 +89,10 @@ pub struct DeliverConfig {
     pub lease_margin: Duration,
     /// How long a drain waits for exchanges in flight.
     pub drain_deadline: Duration,
+    /// How long a delivery is held while its subscription is not in the table; then it is cancelled.
+    pub deletion_grace: Duration,
+    /// How long such a delivery is left alone before it is looked at again.
+    pub deletion_pause: Duration,
 }
 
 impl Default for DeliverConfig {
@@ -101,6 +107,8 @@ impl Default for DeliverConfig {
             lease: LEASE,
             lease_margin: LEASE_MARGIN,
             drain_deadline: DRAIN_DEADLINE,
+            deletion_grace: DELETION_GRACE,
+            deletion_pause: DELETED_SUBSCRIPTION_PAUSE,
         }
     }
 }
@@ -158,6 +166,7 @@ impl Deliver {
             metrics: self.metrics,
             observers: self.observers,
             endpoints: Endpoints::default(),
+            transforms: Transforms::default(),
             recorder: handle,
             stopping: shutdown,
             aborting: CancellationToken::new(),
@@ -192,6 +201,7 @@ struct Worker {
     metrics: Arc<Metrics>,
     observers: broadcast::Sender<Arc<Observed>>,
     endpoints: Endpoints,
+    transforms: Transforms,
     recorder: RecorderHandle,
     fast: Arc<Semaphore>,
     slow: Arc<Semaphore>,

@@ -9,4 +9,5 @@ mod paths;
 mod protection;
 mod returned;
 mod token;
+mod transforms;
 mod unavailable;

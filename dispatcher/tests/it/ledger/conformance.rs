@@ -38,6 +38,7 @@ macro_rules! conformance_suite {
                 a_failed_delivery_goes_on_until_it_ends,
                 a_repeated_record_counts_its_attempt_once,
                 waiting_without_an_attempt_counts_none,
+                a_holder_cancels_what_is_no_longer_wanted,
                 in_flight_keeps_the_hold_until_its_lease_ends,
                 changes_of_one_delivery_in_one_batch_build_on_each_other,
                 a_late_success_finishes_and_a_late_failure_changes_nothing,
@@ -81,6 +82,7 @@ macro_rules! conformance_suite {
                 foreign_tenants_see_nothing,
                 the_backlog_counts_gated_deliveries_apart,
                 endpoint_facts_sum_the_attempts,
+                a_failed_transform_says_nothing_of_the_endpoint,
                 expired_keys_are_removed_in_bounded_steps,
             ],
         );
