@@ -6,7 +6,7 @@ mod deliver;
 mod http;
 mod ingest;
 mod ledger;
-mod proxy;
 mod program;
+mod proxy;
 mod queue;
 mod readiness;
