@@ -119,13 +119,31 @@ fn median(mut durations: Vec<Duration>) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn accepting_by_copy_beside_accepting_by_arrays() {
-    let settings = [("fsync", "on"), ("shared_buffers", "'512MB'")];
+    let settings = [("fsync", "on"), ("shared_buffers", "'512MB'"), ("unix_socket_directories", "'/srv'")];
     let Some(server) = testbed::postgres(&settings).await.unwrap() else { return };
     let database = TestDatabase::create(server.url()).await.unwrap();
-    let config = PostgresConfig::new(database.url());
+    for url in [database.url().to_owned(), through_socket(database.url())] {
+        measure(&url).await;
+    }
+}
+
+/// The URL of the same database through the server's socket in its folder: there the kernel holds nothing back.
+fn through_socket(url: &str) -> String {
+    let mut url: url::Url = url.parse().unwrap();
+    let socket = format!(".s.PGSQL.{}", url.port().unwrap());
+    let mut folders = std::fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folders.find(|folder| folder.join(&socket).exists()).expect("the server's folder");
+    url.query_pairs_mut().append_pair("host", folder.to_str().unwrap());
+    url.to_string()
+}
+
+async fn measure(url: &str) {
+    let config = PostgresConfig::new(url);
     PostgresLedger::migrate(&config).await.unwrap();
     let ledger = PostgresLedger::connect(config).await.unwrap();
-    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let way = if url.contains("host=") { "socket" } else { "TCP" };
+    let before = ledger.balance().await.unwrap().first().map_or(0, |balance| balance.accepted);
     for size in [1, 32, 128, 512] {
         let (mut by_arrays, mut by_copy) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -138,8 +156,8 @@ async fn accepting_by_copy_beside_accepting_by_arrays() {
             by_copy.push(began.elapsed());
         }
         let (by_arrays, by_copy) = (median(by_arrays), median(by_copy));
-        writeln!(std::io::stderr(), "{size:4} events: arrays {by_arrays:?}, COPY {by_copy:?}").unwrap();
+        writeln!(std::io::stderr(), "{way}, {size:4} events: arrays {by_arrays:?}, COPY {by_copy:?}").unwrap();
     }
-    let accepted = ledger.balance().await.unwrap()[0].accepted;
+    let accepted = ledger.balance().await.unwrap()[0].accepted - before;
     assert_eq!(accepted as usize, 2 * ROUNDS * (1 + 32 + 128 + 512));
 }
