@@ -22,6 +22,7 @@ pub(crate) use self::work::Counted;
 use self::work::Work;
 pub use self::work::WorkCounts;
 use crate::problem::ProblemKind;
+use crate::queue::QueueCounts;
 
 /// Which part of the process met trouble with the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +82,7 @@ pub struct Metrics {
     route_problems: Gauge,
     clock_offset: Gauge<f64, AtomicU64>,
     filter_errors: Family<ReasonLabels, Counter>,
+    queue_failures: Family<ReasonLabels, Counter>,
     work: Work,
 }
 
@@ -127,6 +129,7 @@ impl Metrics {
             route_problems: Gauge::default(),
             clock_offset: Gauge::default(),
             filter_errors: Family::default(),
+            queue_failures: Family::default(),
             work: Work::default(),
         };
         metrics.register_ingest();
@@ -206,6 +209,14 @@ impl Metrics {
         self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
+    /// What went wrong with messages since the start.
+    pub fn set_queue_counts(&self, counts: QueueCounts) {
+        for (reason, count) in counts.by_name() {
+            let counter = self.queue_failures.get_or_create(&ReasonLabels { reason });
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
     /// Milliseconds that the ledger's clock is ahead of the process's.
     #[expect(clippy::cast_precision_loss, reason = "clocks differ by far less than 2^52 ms")]
     pub fn set_clock_offset(&self, milliseconds: i64) {
@@ -245,6 +256,7 @@ impl Metrics {
         );
         registry.register("record_batch_changes", "Changes in a commit of outcomes", self.record_batch_changes.clone());
         registry.register("superseded_changes", "Changes of stale holders", self.superseded_changes.clone());
+        registry.register("queue_failures", "Messages that went wrong in the queue", self.queue_failures.clone());
         registry.register("publish_failures", "Messages the queue did not take on", self.publish_failures.clone());
     }
 

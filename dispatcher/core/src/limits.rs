@@ -249,6 +249,22 @@ pub const HOST_ADDRESSES_MAX: usize = 64;
 pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 64;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
+/// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
+pub const TLS_AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
+/// Most certificate authorities that one endpoint trusts.
+pub const TLS_AUTHORITIES_MAX: usize = 512;
+/// Most bytes of a client certificate with its chain; a receiver need not read more than 64 KiB of them.
+pub const TLS_CHAIN_BYTES_MAX: usize = 64 * 1024;
+/// Most certificates in the chain of a client certificate.
+pub const TLS_CHAIN_CERTIFICATES_MAX: usize = 10;
+/// Most bytes of the key of a client certificate; RSA with 16384 bits takes 13 KB.
+pub const TLS_KEY_BYTES_MAX: usize = 16 * 1024;
+/// Most TLS identities whose clients are kept; each holds its authorities, those of the system some 150 KB.
+pub const IDENTITY_CLIENTS_MAX: usize = 512;
+/// How long a client of a TLS identity is kept that is not used; at the latest after twice as long it is gone.
+pub const IDENTITY_CLIENT_LIFETIME: Duration = Duration::from_mins(5);
+/// Most clients of TLS identities that are built at once, on threads for blocking work.
+pub const IDENTITY_CLIENT_BUILDS_MAX: usize = 4;
 /// Largest pause that a `Retry-After` may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Default bound on exchanges in flight to one endpoint.

@@ -59,25 +59,25 @@ pub(crate) enum QueueChoice {
 }
 
 /// Settings of `ingest`.
-pub(crate) fn of_ingest(arguments: IngestArguments) -> Result<Settings, Failure> {
+pub(crate) fn of_ingest(arguments: &IngestArguments) -> Result<Settings, Failure> {
     settings(DispatcherRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
 }
 
 /// Settings of `deliver`.
-pub(crate) fn of_deliver(arguments: DeliverArguments) -> Result<Settings, Failure> {
-    settings(DispatcherRole::Deliver, &arguments.common, None, Some(arguments.delivery))
+pub(crate) fn of_deliver(arguments: &DeliverArguments) -> Result<Settings, Failure> {
+    settings(DispatcherRole::Deliver, &arguments.common, None, Some(&arguments.delivery))
 }
 
 /// Settings of `all`.
-pub(crate) fn of_all(arguments: AllArguments) -> Result<Settings, Failure> {
-    settings(DispatcherRole::All, &arguments.common, Some(&arguments.ingest), Some(arguments.delivery))
+pub(crate) fn of_all(arguments: &AllArguments) -> Result<Settings, Failure> {
+    settings(DispatcherRole::All, &arguments.common, Some(&arguments.ingest), Some(&arguments.delivery))
 }
 
 fn settings(
     role: DispatcherRole,
     common: &CommonArguments,
     api: Option<&ApiArguments>,
-    delivery: Option<DeliveryArguments>,
+    delivery: Option<&DeliveryArguments>,
 ) -> Result<Settings, Failure> {
     let access = Access::Open;
     let listen = api.map(|api| api.listen);
@@ -163,7 +163,7 @@ fn only_in_one_process(role: DispatcherRole, option: &str, given: &str, needed: 
     ))
 }
 
-fn address_policy(arguments: DeliveryArguments) -> AddressPolicy {
+fn address_policy(arguments: &DeliveryArguments) -> AddressPolicy {
     let only = |port: &AllowedPort| match port {
         AllowedPort::Only(port) => Some(*port),
         AllowedPort::Any => None,
@@ -177,9 +177,9 @@ fn address_policy(arguments: DeliveryArguments) -> AddressPolicy {
         PortRule::Only(usual.chain(arguments.allow_port.iter().filter_map(only)).collect())
     };
     AddressPolicy {
-        allow: arguments.allow_address,
-        deny: arguments.deny_address,
-        allow_hosts: arguments.allow_host,
+        allow: arguments.allow_address.clone(),
+        deny: arguments.deny_address.clone(),
+        allow_hosts: arguments.allow_host.clone(),
         allow_http: arguments.allow_http,
         ports,
     }
@@ -213,9 +213,9 @@ mod tests {
         let key = key.path().to_str().unwrap();
         let line = [&["dispatcher"], line, &["--sealing-key-file", key]].concat();
         match Arguments::try_parse_from(line).unwrap().command {
-            Command::Ingest(arguments) => of_ingest(arguments),
-            Command::Deliver(arguments) => of_deliver(arguments),
-            Command::All(arguments) => of_all(arguments),
+            Command::Ingest(arguments) => of_ingest(&arguments),
+            Command::Deliver(arguments) => of_deliver(&arguments),
+            Command::All(arguments) => of_all(&arguments),
             Command::Migrate(_) => unreachable!("it has no settings"),
         }
     }

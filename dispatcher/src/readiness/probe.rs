@@ -121,10 +121,11 @@ pub(crate) struct Watched {
 /// Watches what gets done until it is told to stop.
 pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: CancellationToken) {
     let start = Instant::now();
-    let mut watches = Watches::default();
+    let mut progress = Progress::default();
     loop {
-        let stalls = watches.look(start.elapsed(), &watched);
+        let stalls = progress.look(start.elapsed(), &watched);
         *lock(&probe.stalls) = stalls;
+        watched.metrics.set_queue_counts(watched.queue.counts());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PROGRESS_LOOK_INTERVAL) => {}
@@ -133,7 +134,7 @@ pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: Cancell
 }
 
 #[derive(Default)]
-struct Watches {
+struct Progress {
     consuming: Stall,
     recording: Stall,
     claiming: Stall,
@@ -143,7 +144,7 @@ struct Watches {
     published: u64,
 }
 
-impl Watches {
+impl Progress {
     fn look(&mut self, now: Duration, watched: &Watched) -> Stalls {
         let work = watched.metrics.work_counts();
         if work.published != self.published {

@@ -70,7 +70,7 @@ fn without_a_queue_what_ingests_goes_on_and_says_so_and_what_only_delivers_is_no
 
 #[test]
 fn work_that_waits_for_less_than_the_deadline_is_no_stall() {
-    let almost = PROGRESS_DEADLINE - Duration::from_millis(1);
+    let almost = PROGRESS_DEADLINE.saturating_sub(Duration::from_millis(1));
     let stalls =
         Stalls { accepting: almost, consuming: almost, recording: almost, claiming: almost, publishing: almost };
     assert!(judge(&Observation { stalls, ..well(DispatcherRole::All) }).ready);

@@ -7,24 +7,38 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::ledger::{Beat, DispatcherRole, Heartbeat, Ledger, LedgerError};
+use super::ServiceConfig;
+use crate::ledger::{DispatcherRole, Heartbeat, Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
 use crate::readiness::Probe;
 use crate::snapshot::SnapshotReceiver;
 
 /// The heartbeat of a process.
 pub(super) struct Beating {
-    pub(super) ledger: Arc<dyn Ledger>,
-    pub(super) instance: Uuid,
-    pub(super) role: DispatcherRole,
+    ledger: Arc<dyn Ledger>,
+    instance: Uuid,
+    role: DispatcherRole,
     /// The pool that it delivers for, if it does.
-    pub(super) pool: Option<String>,
-    pub(super) snapshot: SnapshotReceiver,
-    pub(super) probe: Arc<Probe>,
-    pub(super) metrics: Arc<Metrics>,
+    pool: Option<String>,
+    snapshot: SnapshotReceiver,
+    probe: Arc<Probe>,
+    metrics: Arc<Metrics>,
 }
 
 impl Beating {
+    /// The heartbeat of the process that a configuration describes.
+    pub(super) fn of(config: &ServiceConfig, snapshot: SnapshotReceiver) -> Self {
+        Self {
+            ledger: Arc::clone(&config.ledger),
+            instance: config.deliver.instance,
+            role: config.role,
+            pool: config.role.delivers().then(|| config.deliver.pool.clone()),
+            snapshot,
+            probe: Arc::clone(&config.probe),
+            metrics: Arc::clone(&config.metrics),
+        }
+    }
+
     /// Beats until it is told to stop, which must be after everything else has; then the ledger may forget the process.
     pub(super) async fn run(self, shutdown: CancellationToken) {
         shutdown.run_until_cancelled(self.beat_for_ever()).await;
@@ -40,9 +54,7 @@ impl Beating {
         loop {
             let began = Instant::now();
             match timeout(HEARTBEAT_DEAD_AFTER, self.beat()).await {
-                Ok(Ok(beat)) => {
-                    self.probe.beat_accepted(began);
-                    self.metrics.set_clock_offset(beat.clock_offset_ms);
+                Ok(Ok(())) => {
                     pause = LEDGER_RETRY_PAUSE_MIN;
                     sleep(HEARTBEAT_INTERVAL.saturating_sub(began.elapsed())).await;
                 }
@@ -58,9 +70,14 @@ impl Beating {
         }
     }
 
-    async fn beat(&self) -> Result<Beat, LedgerError> {
+    /// Beats once.
+    pub(super) async fn beat(&self) -> Result<(), LedgerError> {
+        let began = Instant::now();
         let table_version = self.snapshot.borrow().version;
         let heartbeat = Heartbeat { instance: self.instance, role: self.role, pool: self.pool.clone(), table_version };
-        self.ledger.beat(heartbeat).await
+        let beat = self.ledger.beat(heartbeat).await?;
+        self.probe.beat_accepted(began);
+        self.metrics.set_clock_offset(beat.clock_offset_ms);
+        Ok(())
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::heartbeat::Beating;
 use self::roles::Outside;
 use crate::deliver::{DeliverConfig, Observed};
 use crate::http::{Client, ClientConfig, ClientError, ResolverConfig};
@@ -111,8 +112,8 @@ impl ServiceConfig {
         }
     }
 
-    /// Loads the routing table; before that, makes due what an earlier process left behind, if nobody else can hold
-    /// it. May be tried again after an error.
+    /// Makes due what an earlier process left behind, if nobody else can hold it, loads the routing table, and tells
+    /// the ledger that the process lives, before it holds anything. May be tried again after an error.
     pub async fn load(&self) -> Result<Loaded, LedgerError> {
         if matches!(self.tenure, Tenure::Alone) {
             self.ledger.expire_all_leases().await?;
@@ -125,6 +126,7 @@ impl ServiceConfig {
             Arc::clone(&self.metrics),
         )
         .await?;
+        Beating::of(self, snapshot.clone()).beat().await?;
         Ok(Loaded { loader, snapshot, table_changed })
     }
 }

@@ -33,18 +33,9 @@ pub(super) fn start(
     stopping: &CancellationToken,
 ) -> Parts {
     let mut parts = Parts::default();
-    let loader = loaded.loader;
-    parts.spawn(Stage::Support, "snapshot", |stop| loader.run(stop));
+    parts.spawn(Stage::Support, "snapshot", |stop| loaded.loader.run(stop));
     start_housekeeping(&mut parts, config, shared);
-    let beating = Beating {
-        ledger: Arc::clone(&config.ledger),
-        instance: config.deliver.instance,
-        role: config.role,
-        pool: config.role.delivers().then(|| config.deliver.pool.clone()),
-        snapshot: shared.snapshot.clone(),
-        probe: Arc::clone(&config.probe),
-        metrics: Arc::clone(&config.metrics),
-    };
+    let beating = Beating::of(config, shared.snapshot.clone());
     parts.spawn(Stage::Support, "heartbeat", |stop| beating.run(stop));
     let mut acceptor = None;
     if let Some(api) = outside.api {

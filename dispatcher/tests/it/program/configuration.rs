@@ -33,7 +33,7 @@ async fn a_wrong_command_line_says_what_is_wrong_with_it() {
         (run("deliver", &format!("{database}?sslmod=s3cret"), queue, key, &[]).await, "sslmod"),
         (run("deliver", &format!("{database}?sslrootcert=/no/file"), queue, key, &[]).await, "sslrootcert /no/file"),
         (run("deliver", database, "http://u:s3cret@h", key, &[]).await, "amqp://"),
-        (run("deliver", database, &format!("{queue}?cacertfile=/no/file"), key, &[]).await, "amqps://"),
+        (run("deliver", database, &format!("{queue}?cacertfile=/no/file"), key, &[]).await, "cacertfile /no/file"),
         (run("deliver", "sqlite:s3cret", queue, key, &[]).await, "dispatcher all"),
         (run("ingest", database, "memory:", key, &["--listen", "127.0.0.1:0"]).await, "dispatcher all"),
         (run("deliver", database, queue, "/no/such/key", &[]).await, "/no/such/key"),
