@@ -66,7 +66,7 @@ pub(crate) async fn tenants_and_steps_of_maintenance_are_many(ledger: &Arc<dyn L
     let done = events.iter().step_by(2).map(|new| part_change(new, 0, 1, &delivered(1)));
     ledger.record(done.collect()).await.unwrap();
     let maintained = ledger.maintain(30 * DAY).await.unwrap();
-    assert_eq!(maintained.deliveries_ended as usize, count / 2 * fanout);
+    assert_eq!(maintained.deliveries_ended, (count / 2 * fanout) as u64);
     assert!(ledger.balance().await.unwrap().is_empty(), "nothing is left of any tenant");
     let query = EventQuery { rows_max: 10, ..EventQuery::default() };
     assert!(ledger.events(tenant("quiet"), query).await.unwrap().rows.is_empty());
