@@ -3,6 +3,9 @@
 //! Label values come from closed sets only: methods take the enums, so no name, identity or event type of a tenant
 //! can become one.
 
+mod work;
+
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
@@ -15,7 +18,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::work::Counted;
+use self::work::Work;
+pub use self::work::WorkCounts;
 use crate::problem::ProblemKind;
+use crate::queue::QueueCounts;
 
 /// Which part of the process met trouble with the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,11 +39,14 @@ pub enum Role {
     Api,
     /// Expires what is over.
     Housekeeping,
+    /// Tells the ledger that the process lives.
+    Heartbeat,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping];
+    pub const ALL: [Self; 7] =
+        [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping, Self::Heartbeat];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
@@ -47,6 +57,7 @@ impl Role {
             Self::Snapshot => "snapshot",
             Self::Api => "api",
             Self::Housekeeping => "housekeeping",
+            Self::Heartbeat => "heartbeat",
         }
     }
 }
@@ -64,13 +75,15 @@ pub struct Metrics {
     accept_batch_events: Histogram,
     record_batch_changes: Histogram,
     superseded_changes: Counter,
-    due_claimed_deliveries: Counter,
     publish_failures: Family<RoleLabels, Counter>,
     ledger_errors: Family<RoleLabels, Counter>,
     backlog_deliveries: Gauge,
     table_version: Gauge,
     route_problems: Gauge,
+    clock_offset: Gauge<f64, AtomicU64>,
     filter_errors: Family<ReasonLabels, Counter>,
+    queue_failures: Family<ReasonLabels, Counter>,
+    work: Work,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,17 +122,20 @@ impl Metrics {
             accept_batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             record_batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             superseded_changes: Counter::default(),
-            due_claimed_deliveries: Counter::default(),
             publish_failures: Family::default(),
             ledger_errors: Family::default(),
             backlog_deliveries: Gauge::default(),
             table_version: Gauge::default(),
             route_problems: Gauge::default(),
+            clock_offset: Gauge::default(),
             filter_errors: Family::default(),
+            queue_failures: Family::default(),
+            work: Work::default(),
         };
         metrics.register_ingest();
         metrics.register_deliver();
         metrics.register_state();
+        metrics.work.register(&mut metrics.registry);
         metrics
     }
 
@@ -156,11 +172,12 @@ impl Metrics {
     pub fn record_committed(&self, changes: usize, superseded: usize) {
         self.record_batch_changes.observe(as_f64(changes));
         self.superseded_changes.inc_by(superseded as u64);
+        self.work.recorded(changes);
     }
 
     /// The scheduler claimed this many deliveries.
     pub fn due_claimed(&self, deliveries: usize) {
-        self.due_claimed_deliveries.inc_by(deliveries as u64);
+        self.work.claimed(deliveries);
     }
 
     /// The queue did not take a message on; its work stays in the ledger.
@@ -173,6 +190,16 @@ impl Metrics {
         self.ledger_errors.get_or_create(&RoleLabels { role: role.as_str() }).inc();
     }
 
+    /// Where the work that goes through this process is counted.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// What is counted of the work that goes through this process.
+    pub fn work_counts(&self) -> WorkCounts {
+        self.work.counts()
+    }
+
     /// Open deliveries, as last counted.
     pub fn set_backlog(&self, deliveries: u64) {
         self.backlog_deliveries.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
@@ -182,6 +209,20 @@ impl Metrics {
     pub fn set_table(&self, version: TableVersion, problems: usize) {
         self.table_version.set(i64::try_from(version.0).unwrap_or(i64::MAX));
         self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
+    }
+
+    /// What went wrong with messages since the start.
+    pub fn set_queue_counts(&self, counts: QueueCounts) {
+        for (reason, count) in counts.by_name() {
+            let counter = self.queue_failures.get_or_create(&ReasonLabels { reason });
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
+    /// Milliseconds that the ledger's clock is ahead of the process's.
+    #[expect(clippy::cast_precision_loss, reason = "clocks differ by far less than 2^52 ms")]
+    pub fn set_clock_offset(&self, milliseconds: i64) {
+        self.clock_offset.set(milliseconds as f64 / 1000.0);
     }
 
     /// A filter failed on an event; its subscription did not match.
@@ -217,7 +258,7 @@ impl Metrics {
         );
         registry.register("record_batch_changes", "Changes in a commit of outcomes", self.record_batch_changes.clone());
         registry.register("superseded_changes", "Changes of stale holders", self.superseded_changes.clone());
-        registry.register("due_claimed_deliveries", "Due deliveries claimed", self.due_claimed_deliveries.clone());
+        registry.register("queue_failures", "Messages that went wrong in the queue", self.queue_failures.clone());
         registry.register("publish_failures", "Messages the queue did not take on", self.publish_failures.clone());
     }
 
@@ -227,6 +268,12 @@ impl Metrics {
         registry.register("backlog_deliveries", "Open deliveries not gated", self.backlog_deliveries.clone());
         registry.register("table_version", "Version of the routing table in use", self.table_version.clone());
         registry.register("route_problems", "Rows of the table that do not compile", self.route_problems.clone());
+        registry.register_with_unit(
+            "clock_offset",
+            "How far the ledger's clock is ahead of the process's",
+            Unit::Seconds,
+            self.clock_offset.clone(),
+        );
     }
 }
 

@@ -8,12 +8,13 @@
 -- Indexes for listings hold an identity as its bytes, which sort as it does. With the identity itself the planner may,
 -- while a table is small, take such an index for a look-up by identity alone, and keep that plan when it is large.
 
--- One row: the identity of this ledger, the version of its routing table, and the oldest release, by the version of
--- the schema that it knows, that may still work with this schema.
+-- One row: the identity of this ledger, the version of its routing table, the lowest version since which changes can
+-- be told, and the oldest release, by the version of the schema that it knows, that may still work with this schema.
 CREATE TABLE ledger (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     table_version int8 NOT NULL DEFAULT 0,
+    changes_since int8 NOT NULL DEFAULT 0,
     usable_from int8 NOT NULL
 );
 INSERT INTO ledger (usable_from) VALUES (1);
@@ -101,16 +102,19 @@ CREATE INDEX outbox_by_lease ON outbox (pool, lease_until);
 CREATE INDEX outbox_by_tenant ON outbox (tenant, uuid_send(event));
 
 -- Exactly the open deliveries that have a row. States: 0 waiting, 1 queued, 2 in flight; `due_at` of the latter
--- two is the end of the lease.
+-- two is the end of the lease, and `owner` the process that holds them, if it is known.
 CREATE TABLE due (
     delivery uuid PRIMARY KEY,
     endpoint uuid NOT NULL,
     due_at timestamptz NOT NULL,
     run int4 NOT NULL,
     gen int4 NOT NULL,
+    owner uuid,
     state int2 NOT NULL CHECK (state BETWEEN 0 AND 2)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_by_endpoint ON due (endpoint, due_at);
+-- What is in flight alone, so that claims do not pay for it.
+CREATE INDEX due_in_flight ON due (owner) WHERE state = 2;
 
 -- One row an endpoint: its gate, its place in the round, and when it next has something due. `next_due` is never
 -- later than the truth; the claim that finds it too early corrects it.
@@ -165,12 +169,26 @@ CREATE TABLE idempotency (
 );
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 
--- The routing table. A dropped row stays as a tombstone, so that readers who ask for changes see that it went.
+-- The routing table. A dropped row stays as a tombstone for a while, so that readers who ask for changes see that it
+-- went.
 CREATE TABLE routes (
     kind int2 NOT NULL,
     id uuid NOT NULL,
     version int8 NOT NULL,
+    dropped_at timestamptz CHECK ((dropped_at IS NULL) = (content IS NOT NULL)),
     content text,
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX routes_by_version ON routes (version);
+CREATE INDEX routes_dropped ON routes (dropped_at) WHERE dropped_at IS NOT NULL;
+
+-- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
+-- none long after the one before, began: only who has been heard of all along can tell that another has not.
+CREATE TABLE dispatchers (
+    instance uuid PRIMARY KEY,
+    table_version int8 NOT NULL,
+    beating_since timestamptz NOT NULL,
+    last_seen timestamptz NOT NULL,
+    role text NOT NULL,
+    pool text
+) WITH (fillfactor = 50);

@@ -4,11 +4,13 @@
 -- Times are milliseconds since the Unix epoch; 9007199254740991 stands for "never". No foreign keys: every
 -- change is compare-and-set, and each table is written in one place.
 
--- One row: the identity of this ledger and the version of its routing table.
+-- One row: the identity of this ledger, the version of its routing table, and the lowest version since which changes
+-- can be told.
 CREATE TABLE ledger (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     id BLOB NOT NULL,
-    table_version INTEGER NOT NULL
+    table_version INTEGER NOT NULL,
+    changes_since INTEGER NOT NULL DEFAULT 0
 );
 INSERT INTO ledger (one, id, table_version) VALUES (1, randomblob(16), 0);
 
@@ -81,16 +83,18 @@ CREATE TABLE attempts (
 ) WITHOUT ROWID;
 
 -- Exactly the open deliveries that have a row. States: 0 waiting, 1 queued, 2 in flight; `due_at` of the latter
--- two is the end of the lease.
+-- two is the end of the lease, and `owner` the process that holds them, if it is known.
 CREATE TABLE due (
     delivery BLOB PRIMARY KEY,
     endpoint BLOB NOT NULL,
     due_at INTEGER NOT NULL,
     run INTEGER NOT NULL,
     gen INTEGER NOT NULL,
-    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 2)
+    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 2),
+    owner BLOB
 ) WITHOUT ROWID;
 CREATE INDEX due_by_endpoint ON due (endpoint, due_at);
+CREATE INDEX due_in_flight ON due (owner) WHERE state = 2;
 
 -- One row an endpoint: its gate, its place in the round, and when it next has something due. `next_due` is never
 -- later than the truth; the claim that finds it too early corrects it.
@@ -138,12 +142,26 @@ CREATE TABLE idempotency (
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 
--- The routing table. A dropped row stays as a tombstone, so that readers who ask for changes see that it went.
+-- The routing table. A dropped row stays as a tombstone for a while, so that readers who ask for changes see that it
+-- went.
 CREATE TABLE routes (
     kind INTEGER NOT NULL,
     id BLOB NOT NULL,
     version INTEGER NOT NULL,
+    dropped_at INTEGER CHECK ((dropped_at IS NULL) = (row IS NOT NULL)),
     row TEXT,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX routes_by_version ON routes (version);
+CREATE INDEX routes_dropped ON routes (dropped_at) WHERE dropped_at IS NOT NULL;
+
+-- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
+-- none long after the one before, began: only who has been heard of all along can tell that another has not.
+CREATE TABLE dispatchers (
+    instance BLOB PRIMARY KEY CHECK (length(instance) = 16),
+    role TEXT NOT NULL,
+    pool TEXT,
+    table_version INTEGER NOT NULL,
+    beating_since INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -21,7 +21,6 @@ use super::part::Job;
 use super::recorder::{Effect, Entry};
 use super::transform::Shaped;
 use super::{Observed, Worker};
-use crate::clock::now_unix_ms;
 use crate::http::{Exchange, NotMade};
 use crate::ledger::DeliveryResult;
 use crate::snapshot::EndpointRoute;
@@ -100,7 +99,7 @@ fn run(
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
     let exchange = async move {
-        let started_at_unix_ms = now_unix_ms();
+        let started_at_unix_ms = worker.clock.now_unix_ms();
         let Shaped { event, memory } = shaped;
         let Prepared { headers, body } = match prepare(&route, &job, &event, started_at_unix_ms) {
             Ok(prepared) => prepared,
@@ -175,7 +174,7 @@ fn fail(worker: &Worker, job: &Job, Failed { route, entered, message }: Failed) 
         duration: Duration::ZERO,
     };
     worker.metrics.attempt_ended(exchange.outcome, exchange.duration);
-    Ended { effects, ..conclude(worker, job, &route, exchange, now_unix_ms()) }
+    Ended { effects, ..conclude(worker, job, &route, exchange, worker.clock.now_unix_ms()) }
 }
 
 /// The attempt's record and what follows from it for the delivery.

@@ -43,9 +43,9 @@ use self::recorder::{Recorder, RecorderHandle};
 use self::transform::Transforms;
 use crate::clock::now_unix_ms;
 use crate::http::{Client, NotMade, Tokens};
-use crate::ledger::{Hold, Ledger};
-use crate::metrics::{Metrics, Role};
-use crate::queue::{Consumer, Item, Queue, Received, Work};
+use crate::ledger::{Hold, Ledger, LedgerClock};
+use crate::metrics::{Counted, Metrics, Role};
+use crate::queue::{Acknowledge, Consumer, Item, Queue, Received, Work};
 use crate::snapshot::{Snapshot, SnapshotReceiver};
 
 /// The delivering role of one process and one pool.
@@ -159,6 +159,7 @@ impl Deliver {
             fast: Arc::new(Semaphore::new(self.config.fast_track_max)),
             slow: Arc::new(Semaphore::new(self.config.slow_track_max)),
             config: self.config,
+            clock: self.ledger.clock(),
             ledger: self.ledger,
             snapshot: self.snapshot,
             tokens: Tokens::new(self.client.clone(), TOKEN_REQUEST_TIMEOUT),
@@ -195,6 +196,8 @@ impl Deliver {
 struct Worker {
     config: DeliverConfig,
     ledger: Arc<dyn Ledger>,
+    /// What leases and ages are counted by.
+    clock: LedgerClock,
     snapshot: SnapshotReceiver,
     client: Client,
     tokens: Tokens,
@@ -267,6 +270,8 @@ impl Worker {
 
     fn receive(self: &Arc<Self>, received: Received) {
         let Received { message, redelivered, delivery_count, ack } = received;
+        let held = self.metrics.work().received(message.deliveries());
+        let ack: Box<dyn Acknowledge> = Box::new(Held { ack, _held: held });
         if delivery_count > MESSAGE_RETURNS_MAX {
             let deliveries = message.deliveries();
             tracing::error!(delivery_count, deliveries, "a message keeps coming back; its work is done one by one");
@@ -305,7 +310,7 @@ impl Worker {
     /// How long something can wait until too little of its lease is left to send it.
     fn time_left(&self, lease_until_unix_ms: u64) -> Duration {
         let needed = self.config.soft_budget + self.config.lease_margin;
-        Duration::from_millis(lease_until_unix_ms.saturating_sub(now_unix_ms() + as_ms(needed)))
+        Duration::from_millis(lease_until_unix_ms.saturating_sub(self.clock.now_unix_ms() + as_ms(needed)))
     }
 
     /// Takes over late work before anything of it is sent. What somebody else has by now is left out. `None` if the
@@ -317,7 +322,7 @@ impl Worker {
             items.iter().zip(&late).filter(|(_, late)| **late).flat_map(|(item, _)| holds(item)).collect();
         let mut pause = LEDGER_RETRY_PAUSE_MIN;
         let (taken, lease_until_unix_ms) = loop {
-            let lease_until_unix_ms = now_unix_ms() + as_ms(self.config.lease);
+            let lease_until_unix_ms = self.clock.now_unix_ms() + as_ms(self.config.lease);
             match self.ledger.take(holds.clone(), self.config.lease).await {
                 Ok(taken) => break (taken, lease_until_unix_ms),
                 Err(error) => {
@@ -362,6 +367,18 @@ impl Worker {
             tracing::warn!("work is still held after it was given up; it is due again when its lease is over");
         }
         ended
+    }
+}
+
+/// A receipt that is counted until it is settled.
+struct Held {
+    ack: Box<dyn Acknowledge>,
+    _held: Counted,
+}
+
+impl Acknowledge for Held {
+    fn acknowledge(self: Box<Self>) {
+        self.ack.acknowledge();
     }
 }
 

@@ -12,8 +12,8 @@ use dispatcher_core::delivery::{Target, split_into_parts};
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_PROGRESS_DEADLINE,
-    ACCEPT_WAITING_MAX, ACCEPT_WAITING_TARGETS_MAX, LEASE,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_WAITING_MAX,
+    ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::publish;
-use crate::clock;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
 use crate::metrics::{Metrics, Role};
@@ -159,9 +158,9 @@ impl Acceptor {
         answers.await.map_err(|_| AcceptError::Stopping)
     }
 
-    /// Whether commits come to an end.
-    pub fn makes_progress(&self) -> bool {
-        self.progress.busy_for() < ACCEPT_PROGRESS_DEADLINE
+    /// For how long the commit that is under way has been so; zero if there is none.
+    pub fn busy_for(&self) -> Duration {
+        self.progress.busy_for()
     }
 }
 
@@ -217,7 +216,8 @@ impl AcceptorTask {
             events.extend(waiting.requests.into_iter().map(|request| room.lease(request)));
         }
         // Taken before the commit, so that the lease which the ledger grants never ends earlier.
-        let lease_until_unix_ms = clock::now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let lease_until_unix_ms =
+            self.ledger.clock().now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let answers = self.accept_all(&events).await;
         let fresh: Vec<NewEvent> = events
             .into_iter()

@@ -7,4 +7,7 @@ mod deliver;
 mod http;
 mod ingest;
 mod ledger;
+mod program;
+mod proxy;
 mod queue;
+mod readiness;

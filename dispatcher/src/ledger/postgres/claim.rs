@@ -8,36 +8,27 @@ mod bounds;
 mod lanes;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::id::{EventId, TenantId};
-use dispatcher_core::limits::CLAIM_DUE_SHARE;
+use dispatcher_core::limits::{CLAIM_DELIVERIES_MAX, CLAIM_DUE_SHARE, HEARTBEAT_DEAD_AFTER, HEARTBEAT_GAP_MAX};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 pub(super) use self::bounds::OutboxBounds;
-use self::lanes::Due;
 use super::encode::{count, int4, int8, microseconds};
-use super::events::{self, Found};
-use super::{Claim, Claimed, LedgerError};
-use crate::queue::{DueDelivery, Item, Work};
-
-struct Part {
-    tenant: TenantId,
-    event: EventId,
-    number: u16,
-    r#gen: u32,
-    first_target: usize,
-    target_count: usize,
-}
+use super::events;
+use super::{Claim, Claimed, LedgerError, dispatchers};
+use crate::ledger::claiming::{Due, Part, items, keep_within};
 
 /// Claims; see [`crate::ledger::Ledger::claim`].
 pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -> Result<Claimed, LedgerError> {
     let bound_us = bounds.of(&claim.pool);
     let look = look(pool, &claim.pool, bound_us).await?;
     bounds.remember(&claim.pool, look.outbox_us, look.now_us);
-    if look.due_in != Some(Duration::ZERO) {
+    if look.is_abandoned {
+        dispatchers::free_abandoned(pool, CLAIM_DELIVERIES_MAX).await?;
+    } else if look.due_in != Some(Duration::ZERO) {
         return Ok(Claimed { items: Vec::new(), next_due_in: look.due_in });
     }
     let mut transaction = pool.begin().await?;
@@ -48,7 +39,7 @@ pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -
     let mut parts = ready_parts(&mut transaction, claim, bound_us).await?;
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
     let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
-    let due = lanes::claim(&mut transaction, &claim.pool, due_max, claim.lease).await?;
+    let due = lanes::claim(&mut transaction, claim, due_max).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());
     let parts = lease_parts(&mut transaction, parts, claim.lease).await?;
     transaction.commit().await?;
@@ -63,23 +54,32 @@ struct Look {
     /// When the first part's lease ends.
     outbox_us: Option<i64>,
     due_in: Option<Duration>,
+    /// Whether a dead process has something in flight, in whatever pool; see [`dispatchers::free_abandoned`].
+    is_abandoned: bool,
 }
 
 async fn look(pool: &PgPool, name: &str, bound_us: i64) -> Result<Look, LedgerError> {
-    let (now_us, outbox_us, lane_us): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+    let (now_us, outbox_us, lane_us, is_abandoned): (i64, Option<i64>, Option<i64>, bool) = sqlx::query_as(
         "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
                 (extract(epoch FROM (SELECT min(lease_until) FROM outbox WHERE pool = $1
                     AND lease_until >= 'epoch'::timestamptz + $2 * interval '1 microsecond')) * 1000000)::int8,
                 (extract(epoch FROM (SELECT CASE WHEN isfinite(min(ready_at)) THEN min(ready_at) END
-                    FROM lanes WHERE pool = $1)) * 1000000)::int8",
+                    FROM lanes WHERE pool = $1)) * 1000000)::int8,
+                EXISTS (SELECT FROM dispatchers dead WHERE last_seen < now() - $3 * interval '1 microsecond'
+                    AND EXISTS (SELECT FROM due WHERE owner = dead.instance AND state = 2 OFFSET 0)
+                    AND EXISTS (SELECT FROM dispatchers
+                                WHERE last_seen >= now() - $4 * interval '1 microsecond'
+                                  AND beating_since <= now() - $3 * interval '1 microsecond' OFFSET 0))",
     )
     .bind(name)
     .bind(bound_us)
+    .bind(microseconds(HEARTBEAT_DEAD_AFTER))
+    .bind(microseconds(HEARTBEAT_GAP_MAX))
     .fetch_one(pool)
     .await?;
     let next_us = outbox_us.into_iter().chain(lane_us).min();
     let due_in = next_us.map(|next_us| Duration::from_micros(u64::try_from(next_us - now_us).unwrap_or_default()));
-    Ok(Look { now_us, outbox_us, due_in })
+    Ok(Look { now_us, outbox_us, due_in, is_abandoned })
 }
 
 /// Takes the claimers' lock of a pool until the end of the transaction, and answers its time; `None` if another has it.
@@ -122,18 +122,6 @@ async fn ready_parts(
         })
     });
     parts.collect()
-}
-
-/// Keeps the parts that fit. If nothing else is claimed the first is kept even if it alone is too large: else it
-/// would never be delivered.
-fn keep_within(parts: &mut Vec<Part>, deliveries_max: usize, first_always: bool) {
-    let mut deliveries = 0;
-    let fitting = parts.iter().take_while(|part| {
-        deliveries += part.target_count;
-        deliveries <= deliveries_max
-    });
-    let kept = fitting.count();
-    parts.truncate(kept.max(usize::from(first_always)));
 }
 
 /// Leases the parts that nobody has taken, recorded or locked meanwhile, and answers them.
@@ -188,38 +176,5 @@ async fn with_events(
     let part_events = parts.iter().map(|part| (part.tenant, part.event));
     let due_events = due.iter().map(|due| (due.tenant, due.event));
     let events = events::of_work(pool, part_events.chain(due_events).collect()).await?;
-    let mut items = Vec::new();
-    for (event, deliveries) in by_event(due) {
-        let Some(found) = events.get(&event) else { continue };
-        items.push(found.item(Work::Due(deliveries), lease_until_ms));
-    }
-    for Part { event, number, r#gen, first_target, target_count, .. } in parts {
-        let Some(found) = events.get(&event) else { continue };
-        let Some(targets) = found.targets.get(first_target..first_target + target_count) else {
-            tracing::error!(%event, part = number, "an outbox part names targets that its event does not have");
-            continue;
-        };
-        items.push(found.item(Work::Part { part: number, r#gen, targets: targets.to_vec() }, lease_until_ms));
-    }
-    Ok(Claimed { items, next_due_in })
-}
-
-/// Deliveries of the same event travel together. The order of the lanes is kept as far as that allows.
-fn by_event(due: Vec<Due>) -> Vec<(EventId, Vec<DueDelivery>)> {
-    let mut places: HashMap<EventId, usize> = HashMap::new();
-    let mut groups: Vec<(EventId, Vec<DueDelivery>)> = Vec::new();
-    for Due { event, delivery, .. } in due {
-        let place = *places.entry(event).or_insert_with(|| {
-            groups.push((event, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(delivery);
-    }
-    groups
-}
-
-impl Found {
-    fn item(&self, work: Work, lease_until_unix_ms: u64) -> Item {
-        Item { event: Arc::clone(&self.event), table_version: self.table_version, lease_until_unix_ms, work }
-    }
+    Ok(Claimed { items: items(&events, parts, due, lease_until_ms), next_due_in })
 }

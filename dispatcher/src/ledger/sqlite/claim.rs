@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Target;
-use dispatcher_core::event::Event;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::limits::{
     CLAIM_DUE_SHARE, CLAIM_LANE_DELIVERIES_MAX, CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX,
@@ -16,11 +15,13 @@ use dispatcher_core::limits::{
 use dispatcher_core::table::TableVersion;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+use uuid::Uuid;
 
-use super::encode::{self, Hex, count, integer, milliseconds, uuid};
+use super::encode::{self, Hex, blob, count, integer, milliseconds, uuid};
 use super::listing::{event_of, targets_of};
-use super::{Claim, Claimed, LedgerError, NEVER_MS, begin};
-use crate::queue::{DueDelivery, Item, Work};
+use super::{Claim, Claimed, LedgerError, NEVER_MS, begin, dispatchers};
+use crate::ledger::claiming::{Due, Found, Lane, Part, items, keep_within, share};
+use crate::queue::DueDelivery;
 
 /// When something in a pool is due next: the end of a part's lease, or a lane.
 const NEXT_DUE: &str = "SELECT min(at) AS at FROM (
@@ -44,26 +45,20 @@ pub(super) struct ClaimedWork {
     next_due_in: Option<Duration>,
 }
 
-struct Part {
-    tenant: TenantId,
-    event: EventId,
-    number: u16,
-    r#gen: u32,
-    first_target: usize,
-    target_count: usize,
+/// What a claim sees before it writes.
+pub(super) struct Look {
+    /// When something in the pool is due next.
+    pub(super) due_in: Option<Duration>,
+    /// Whether a dead process has something in flight, in whatever pool; see [`dispatchers::free_abandoned`].
+    pub(super) is_abandoned: bool,
 }
 
-struct Due {
-    tenant: TenantId,
-    event: EventId,
-    delivery: DueDelivery,
-}
-
-/// Answers an empty claim if nothing is ready, without a write.
-pub(super) async fn look(readers: &SqlitePool, pool: &str, horizon_ms: u64) -> Result<Option<Claimed>, LedgerError> {
-    let row = sqlx::query(NEXT_DUE).bind(pool).fetch_one(readers).await?;
-    let next_due_in = due_in(&row, horizon_ms)?;
-    Ok((next_due_in != Some(Duration::ZERO)).then_some(Claimed { items: Vec::new(), next_due_in }))
+/// Looks without a write. What is due by `horizon_ms` is due now.
+pub(super) async fn look(readers: &SqlitePool, pool: &str, horizon_ms: u64, now_ms: u64) -> Result<Look, LedgerError> {
+    let due = sqlx::query(NEXT_DUE).bind(pool).fetch_one(readers).await?;
+    let [dead_since, seen_since] = dispatchers::bounds(now_ms);
+    let abandoned = sqlx::query(dispatchers::IS_ABANDONED).bind(dead_since).bind(seen_since).fetch_one(readers).await?;
+    Ok(Look { due_in: due_in(&due, horizon_ms)?, is_abandoned: abandoned.try_get("is_abandoned")? })
 }
 
 fn due_in(row: &SqliteRow, now_ms: u64) -> Result<Option<Duration>, LedgerError> {
@@ -84,7 +79,7 @@ pub(super) async fn claim(
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
     let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
 
-    let due = claim_due(&mut transaction, &claim.pool, due_max, times, lease_until_ms).await?;
+    let due = claim_due(&mut transaction, claim, due_max, times, lease_until_ms).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());
     lease_parts(&mut transaction, &parts, lease_until_ms).await?;
 
@@ -123,18 +118,6 @@ async fn ready_parts(
     parts.collect()
 }
 
-/// Keeps the parts that fit. If nothing else is claimed the first is kept even if it alone is too large: else it
-/// would never be delivered.
-fn keep_within(parts: &mut Vec<Part>, deliveries_max: usize, first_always: bool) {
-    let mut deliveries = 0;
-    let fitting = parts.iter().take_while(|part| {
-        deliveries += part.target_count;
-        deliveries <= deliveries_max
-    });
-    let kept = fitting.count();
-    parts.truncate(kept.max(usize::from(first_always)));
-}
-
 async fn lease_parts(
     transaction: &mut Transaction<'_, Sqlite>,
     parts: &[Part],
@@ -155,19 +138,14 @@ async fn lease_parts(
     Ok(())
 }
 
-struct Lane {
-    endpoint: EndpointId,
-    quota: Option<u32>,
-}
-
 async fn claim_due(
     transaction: &mut Transaction<'_, Sqlite>,
-    pool: &str,
+    claim: &Claim,
     deliveries_max: usize,
     times: Times,
     lease_until_ms: u64,
 ) -> Result<Vec<Due>, LedgerError> {
-    let lanes = ready_lanes(transaction, pool, deliveries_max, times).await?;
+    let lanes = ready_lanes(transaction, &claim.pool, deliveries_max, times).await?;
     if lanes.is_empty() {
         return Ok(Vec::new());
     }
@@ -192,16 +170,9 @@ async fn claim_due(
     .fetch_all(&mut **transaction)
     .await?;
     let claimed = rows.iter().map(|row| due_delivery(row, times.now_ms)).collect::<Result<Vec<_>, _>>()?;
-    lease_due(transaction, &claimed, lease_until_ms).await?;
+    lease_due(transaction, &claimed, claim.instance, lease_until_ms).await?;
     turn_lanes(transaction, &lanes, &claimed, times, lease_until_ms).await?;
     Ok(claimed)
-}
-
-/// What one of the lanes may give, so that all of them together give no more than the claim may take.
-fn share(deliveries_max: usize, lanes: usize, place: usize, lane: &Lane) -> usize {
-    let even = deliveries_max / lanes + usize::from(place < deliveries_max % lanes);
-    let quota = lane.quota.map_or(usize::MAX, |quota| quota as usize);
-    even.min(CLAIM_LANE_DELIVERIES_MAX).min(quota)
 }
 
 /// The lanes whose turn it is, no tenant with more than its share.
@@ -255,15 +226,17 @@ fn due_delivery(row: &SqliteRow, now_ms: u64) -> Result<Due, LedgerError> {
 async fn lease_due(
     transaction: &mut Transaction<'_, Sqlite>,
     claimed: &[Due],
+    owner: Uuid,
     lease_until_ms: u64,
 ) -> Result<(), LedgerError> {
     let rows: Vec<_> = claimed.iter().map(|due| [Hex(due.delivery.delivery.0)]).collect();
     sqlx::query(
-        "UPDATE due SET gen = gen + 1, due_at = ?2, state = 1
+        "UPDATE due SET gen = gen + 1, due_at = ?2, state = 1, owner = ?3
          WHERE delivery IN (SELECT unhex(value->>0) FROM json_each(?1))",
     )
     .bind(encode::rows(&rows)?)
     .bind(integer(lease_until_ms))
+    .bind(blob(owner))
     .execute(&mut **transaction)
     .await?;
     Ok(())
@@ -301,47 +274,7 @@ pub(super) async fn with_events(readers: &SqlitePool, claimed: ClaimedWork) -> R
     let part_events = parts.iter().map(|part| (part.tenant, part.event));
     let due_events = due.iter().map(|due| (due.tenant, due.event));
     let events = events_of(readers, part_events.chain(due_events).collect()).await?;
-
-    let mut items = Vec::new();
-    for (event, deliveries) in by_event(due) {
-        let Some(found) = events.get(&event) else { continue };
-        items.push(found.item(Work::Due(deliveries), lease_until_ms));
-    }
-    for Part { event, number, r#gen, first_target, target_count, .. } in parts {
-        let Some(found) = events.get(&event) else { continue };
-        let Some(targets) = found.targets.get(first_target..first_target + target_count) else {
-            tracing::error!(%event, part = number, "an outbox part names targets that its event does not have");
-            continue;
-        };
-        items.push(found.item(Work::Part { part: number, r#gen, targets: targets.to_vec() }, lease_until_ms));
-    }
-    Ok(Claimed { items, next_due_in })
-}
-
-/// Deliveries of the same event travel together. The order of the lanes is kept as far as that allows.
-fn by_event(due: Vec<Due>) -> Vec<(EventId, Vec<DueDelivery>)> {
-    let mut places: HashMap<EventId, usize> = HashMap::new();
-    let mut groups: Vec<(EventId, Vec<DueDelivery>)> = Vec::new();
-    for Due { event, delivery, .. } in due {
-        let place = *places.entry(event).or_insert_with(|| {
-            groups.push((event, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(delivery);
-    }
-    groups
-}
-
-struct Found {
-    event: Arc<Event>,
-    targets: Vec<Target>,
-    table_version: TableVersion,
-}
-
-impl Found {
-    fn item(&self, work: Work, lease_until_unix_ms: u64) -> Item {
-        Item { event: Arc::clone(&self.event), table_version: self.table_version, lease_until_unix_ms, work }
-    }
+    Ok(Claimed { items: items(&events, parts, due, lease_until_ms), next_due_in })
 }
 
 async fn events_of(

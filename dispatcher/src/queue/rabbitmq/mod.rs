@@ -28,7 +28,7 @@ use self::link::{Broker, Link, Session, refused_or_unavailable};
 use self::pools::Pools;
 use self::publish::Publisher;
 use self::topology::QueueName;
-use super::{Consumer, Message, PublishError, Queue, QueueError, Track};
+use super::{Consumer, Message, PublishError, Queue, QueueCounts, QueueError, Track};
 
 /// What the client library must not log: it prints a message that came back with all its bytes.
 ///
@@ -69,17 +69,6 @@ impl RabbitConfig {
     }
 }
 
-/// What went wrong since the start, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RabbitCounts {
-    /// Messages that could not be understood and were acknowledged away.
-    pub poisoned: u64,
-    /// Messages that came back because their queue was missing.
-    pub returned: u64,
-    /// Messages that a full queue refused.
-    pub refused: u64,
-}
-
 /// A queue on a RabbitMQ broker.
 pub struct RabbitQueue {
     publisher: Arc<Publisher>,
@@ -99,7 +88,7 @@ pub struct RabbitQueue {
 impl RabbitQueue {
     /// Connects to the broker and makes the queues of the pools.
     ///
-    /// A broker that cannot be reached is no error: it is tried again and again, and [`RabbitQueue::is_connected`] says
+    /// A broker that cannot be reached is no error: it is tried again and again, and [`Queue::is_connected`] says
     /// whether it is there. Fails with [`QueueError::Misconfigured`] when the address is wrong or the broker refuses us.
     pub async fn connect(config: RabbitConfig) -> Result<Self, QueueError> {
         let broker = Broker::new(&config)?;
@@ -151,20 +140,6 @@ impl RabbitQueue {
         })
     }
 
-    /// Whether both connections are there.
-    pub fn is_connected(&self) -> bool {
-        self.publish_link.session().is_some() && self.consume_link.session().is_some()
-    }
-
-    /// What went wrong since the start.
-    pub fn counts(&self) -> RabbitCounts {
-        RabbitCounts {
-            poisoned: self.counts.poisoned.get(),
-            returned: self.counts.returned.get(),
-            refused: self.counts.refused.get(),
-        }
-    }
-
     /// Ends in order: no message is taken on any more, consumers see their end, what they acknowledged is told to the
     /// broker, which takes back the rest.
     pub async fn close(&self) {
@@ -188,6 +163,24 @@ impl Queue for RabbitQueue {
         match self.pools.queue(pool, track) {
             Some(queue) if self.publisher.takes_messages() => lock(&queue.depth).room(self.queue_messages_max),
             _ => 0,
+        }
+    }
+
+    /// Whether both connections are there.
+    fn is_connected(&self) -> bool {
+        self.publish_link.session().is_some() && self.consume_link.session().is_some()
+    }
+
+    fn waiting(&self, pool: &str) -> u64 {
+        let queues = [Track::Fresh, Track::Due].into_iter().filter_map(|track| self.pools.queue(pool, track));
+        queues.map(|queue| lock(&queue.depth).seen()).sum()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        QueueCounts {
+            poisoned: self.counts.poisoned.get(),
+            returned: self.counts.returned.get(),
+            refused: self.counts.refused.get(),
         }
     }
 

@@ -10,7 +10,8 @@ use dispatcher::queue::{PublishError, Queue, QueueError, Track};
 use dispatcher_core::limits::BROKER_QUEUE_MESSAGES_MAX;
 use testbed::RabbitServer;
 
-use super::support::{Admin, Proxy, RabbitTest, config, name, vhost};
+use super::support::{Admin, RabbitTest, config, name, vhost};
+use crate::proxy::Proxy;
 use crate::queue::support::{POOL, drain, message, messages, next, number, publish, until};
 
 async fn open() -> Option<RabbitTest> {
