@@ -42,9 +42,9 @@ impl Due {
                 () = shutdown.cancelled() => return,
                 turn = self.turn() => turn,
             };
-            self.metrics.work().claim_ended();
             let pause = match turn {
                 Ok(pause) => {
+                    self.metrics.work().claim_succeeded();
                     if !failing_pause.is_zero() {
                         tracing::info!("due work is claimed again");
                     }

@@ -401,6 +401,9 @@ pub const READINESS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long there may be work of which nothing gets done before the process says that it is not ready: twice what
 /// the slowest delivery takes to be recorded, or handed to the slow track.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a failed commit of events counts while no other follows: a process that is not ready gets no events, so only
+/// time can make it ready again.
+pub const ACCEPT_FAILURE_MEMORY: Duration = Duration::from_secs(3);
 /// How often it is looked whether there is progress.
 pub const PROGRESS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request waits for a process that is starting before it is answered with 503.

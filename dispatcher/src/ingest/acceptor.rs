@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dispatcher_core::delivery::{Target, split_into_parts};
@@ -17,9 +16,9 @@ use dispatcher_core::limits::{
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Progress;
 use super::publish;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
@@ -158,9 +157,9 @@ impl Acceptor {
         answers.await.map_err(|_| AcceptError::Stopping)
     }
 
-    /// For how long the commit that is under way has been so; zero if there is none.
-    pub fn busy_for(&self) -> Duration {
-        self.progress.busy_for()
+    /// For how long nothing has been stored although something was to be; zero if all is well.
+    pub fn stalled_for(&self) -> Duration {
+        self.progress.stalled_for()
     }
 }
 
@@ -188,8 +187,8 @@ impl AcceptorTask {
             let batch;
             (batch, put_back) = self.gather(first);
             self.progress.begin();
-            self.commit(batch).await;
-            self.progress.end();
+            let is_stored = self.commit(batch).await;
+            self.progress.end(is_stored);
         }
     }
 
@@ -207,7 +206,8 @@ impl AcceptorTask {
         (batch, None)
     }
 
-    async fn commit(&self, batch: Vec<Waiting>) {
+    /// Commits a batch, answers it and publishes it. Answers whether the ledger took it.
+    async fn commit(&self, batch: Vec<Waiting>) -> bool {
         let mut room = Room::new(&*self.queue);
         let mut replies = Vec::with_capacity(batch.len());
         let mut events = Vec::new();
@@ -219,6 +219,7 @@ impl AcceptorTask {
         let lease_until_unix_ms =
             self.ledger.clock().now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let answers = self.accept_all(&events).await;
+        let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
@@ -230,6 +231,7 @@ impl AcceptorTask {
         for _ in 0..failed {
             self.metrics.publish_failed(Role::Ingest);
         }
+        is_stored
     }
 
     fn answer(&self, replies: Vec<(usize, oneshot::Sender<Vec<Answer>>)>, answers: Vec<Answer>) {
@@ -330,37 +332,5 @@ impl<'a> Room<'a> {
             idempotency: request.idempotency,
             lease: if fits { LEASE } else { Duration::ZERO },
         }
-    }
-}
-
-/// Since when the writer has been busy with one batch.
-struct Progress {
-    origin: Instant,
-    /// Milliseconds after `origin`, plus one; zero while idle.
-    busy_since: AtomicU64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { origin: Instant::now(), busy_since: AtomicU64::new(0) }
-    }
-
-    fn begin(&self) {
-        self.busy_since.store(self.now() + 1, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.busy_since.store(0, Ordering::Relaxed);
-    }
-
-    fn busy_for(&self) -> Duration {
-        match self.busy_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

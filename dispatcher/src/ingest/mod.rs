@@ -6,6 +6,7 @@ mod admission;
 mod body;
 mod explain;
 mod handlers;
+mod progress;
 mod publish;
 mod routing;
 

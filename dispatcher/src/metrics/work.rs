@@ -17,7 +17,7 @@ pub struct WorkCounts {
     pub received: u64,
     /// Changes recorded.
     pub recorded: u64,
-    /// Looks for due work that came to an end.
+    /// Looks for due work that succeeded.
     pub claims: u64,
     /// Due deliveries claimed.
     pub claimed: u64,
@@ -61,8 +61,8 @@ impl Work {
         count(&self.slow, 1)
     }
 
-    /// A look for due work came to an end, whether it found some or failed.
-    pub(crate) fn claim_ended(&self) {
+    /// A look for due work succeeded, whether or not it found some.
+    pub(crate) fn claim_succeeded(&self) {
         self.claims.inc();
     }
 

@@ -154,7 +154,7 @@ impl Progress {
         let queue = &watched.queue;
         let is_waiting = work.held == 0 && queue.is_connected() && queue.waiting(&watched.pool) > 0;
         Stalls {
-            accepting: watched.acceptor.as_ref().map(Acceptor::busy_for).unwrap_or_default(),
+            accepting: watched.acceptor.as_ref().map(Acceptor::stalled_for).unwrap_or_default(),
             consuming: self.consuming.sample(now, is_waiting, work.received),
             recording: self.recording.sample(now, work.held > 0, work.recorded),
             claiming: self.claiming.sample(now, true, work.claims),
