@@ -32,6 +32,7 @@ async fn assert_works_by(wall_clock: fn() -> u64) {
     let accepting = World::start_with(Options::default(), |_| Arc::clone(&ledger)).await;
     let delivering = Process::start_before(Vec::new(), harness::config(), |_| Arc::clone(&ledger)).await;
     delivering.put(vec![harness::endpoint("billing", &receiver.url, harness::policy())]).await;
+    delivering.subscribe("orders", None).await;
 
     let event: EventId = accepting.publish("order.created", "{}").await.parse().unwrap();
     assert!(event.unix_ms().abs_diff(now_unix_ms()) < 60_000, "the identity carries the ledger's time");
