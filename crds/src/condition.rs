@@ -57,6 +57,7 @@ impl ConditionType {
                 Reason::Suspended,
                 Reason::InvalidSpec,
                 Reason::InvalidFilter,
+                Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
             (Kind::Endpoint, Self::ResolvedRefs) => &[
@@ -81,7 +82,9 @@ impl ConditionType {
             (Kind::Subscription, Self::Delivering) => &[],
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
-            (Kind::Subscription, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
+            (Kind::Subscription, Self::Stalled) => {
+                &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
+            }
         }
     }
 }
@@ -121,6 +124,8 @@ pub enum Reason {
     InvalidSpec,
     /// The filter does not compile.
     InvalidFilter,
+    /// The transform does not compile.
+    InvalidTransform,
     /// The installation's address policy forbids the URL.
     AddressBlocked,
     /// A Secret that the resource names does not exist.
@@ -161,12 +166,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
         Self::InvalidSpec,
         Self::InvalidFilter,
+        Self::InvalidTransform,
         Self::AddressBlocked,
         Self::SecretNotFound,
         Self::SecretKeyMissing,
@@ -195,6 +201,7 @@ impl Reason {
             Self::Suspended => "Suspended",
             Self::InvalidSpec => "InvalidSpec",
             Self::InvalidFilter => "InvalidFilter",
+            Self::InvalidTransform => "InvalidTransform",
             Self::AddressBlocked => "AddressBlocked",
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretKeyMissing => "SecretKeyMissing",

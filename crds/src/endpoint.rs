@@ -8,7 +8,9 @@ mod status;
 mod tls;
 
 pub use policy::{BodyFormat, CircuitBreaker, RateLimit, Retry, RetryType};
-pub use request::{Auth, AuthType, Header, ObjectRef, SecretKeyRef, Signing, SigningScheme, ValueFrom};
+pub use request::{
+    Auth, AuthType, ClientAuthentication, Header, OAuth2, ObjectRef, SecretKeyRef, Signing, SigningScheme, ValueFrom,
+};
 pub use status::{DeliveryStatus, EndpointStatus};
 pub use tls::Tls;
 

@@ -23,6 +23,14 @@ pub const DESCRIPTION_LENGTH_MAX: usize = 1024;
 pub const RECIPIENT_LENGTH_MAX: usize = 128;
 /// Longest user name of basic authentication.
 pub const USERNAME_LENGTH_MAX: usize = 256;
+/// Longest client identifier, and longest client secret, of OAuth 2.0.
+pub const CLIENT_CREDENTIAL_LENGTH_MAX: usize = 1024;
+/// Most scopes of an access token.
+pub const SCOPES_MAX: usize = 32;
+/// Longest scope.
+pub const SCOPE_LENGTH_MAX: usize = 256;
+/// Longest audience of an access token: often a URL.
+pub const AUDIENCE_LENGTH_MAX: usize = 1024;
 
 // --- Headers ------------------------------------------------------------------------------------
 
@@ -110,6 +118,8 @@ pub const EVENT_TYPE_LENGTH_MAX: usize = 128;
 pub const EVENT_TYPE_SEGMENTS_MAX: usize = 16;
 /// Longest filter.
 pub const FILTER_LENGTH_MAX: usize = 1024;
+/// Longest transform.
+pub const TRANSFORM_LENGTH_MAX: usize = 4096;
 
 // --- Status -------------------------------------------------------------------------------------
 

@@ -62,6 +62,24 @@ pub(crate) fn match_labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Scopes of an access token, each a scope-token of RFC 6749, 3.3.
+pub(crate) fn scopes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": limits::SCOPES_MAX,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": limits::SCOPE_LENGTH_MAX,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[\\\\x21\\\\x23-\\\\x5b\\\\x5d-\\\\x7e]*$')",
+                "message": "must be one scope: printable ASCII without spaces, quotation marks and backslashes",
+            }],
+        },
+    })
+}
+
 /// Explicit retry delays.
 pub(crate) fn schedule_seconds(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -57,6 +57,13 @@ pub struct SubscriptionSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::FILTER_LENGTH_MAX))]
     pub filter: Option<String>,
+    /// CEL expression over `event`, as for `filter`, whose value is sent as JSON instead of the payload, for example
+    /// `{"order": event.data.id, "total": event.data.total}`. It applies when something is sent: a change of it applies to
+    /// what waits. An event for which it has no value is tried again by the endpoint's retry policy. Default: none, the
+    /// payload is sent as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::TRANSFORM_LENGTH_MAX))]
+    pub transform: Option<String>,
     /// Stops matching: events that come while it is true are not delivered by this subscription, then or later. Takes
     /// effect even while the rest of the spec is invalid. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -155,10 +155,12 @@ impl Metrics {
         self.rejected_requests.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
-    /// An attempt ended.
+    /// An attempt ended. One that had nothing to send took no time of an exchange.
     pub fn attempt_ended(&self, outcome: Outcome, duration: Duration) {
         self.attempts.get_or_create(&OutcomeLabels { outcome: outcome.as_str() }).inc();
-        self.attempt_duration.observe(duration.as_secs_f64());
+        if outcome.is_about_endpoint() {
+            self.attempt_duration.observe(duration.as_secs_f64());
+        }
     }
 
     /// An accept transaction of this many events was committed.

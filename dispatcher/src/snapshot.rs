@@ -2,10 +2,12 @@
 //!
 //! A snapshot never changes; a newer one replaces it. While the ledger is down, the last good one stays in use.
 
+mod departures;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dispatcher_core::id::EndpointId;
@@ -18,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use self::departures::Departures;
 use crate::http::{Identity, Request};
 use crate::ledger::{Disabled, Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
@@ -36,6 +39,8 @@ pub struct Snapshot {
     pub routes: Arc<HashMap<EndpointId, Arc<EndpointRoute>>>,
     /// Endpoints that are disabled, with the revision that they were disabled at.
     pub disabled: HashMap<EndpointId, Disabled>,
+    /// Since when subscriptions that are not in the table have been out of it.
+    pub departures: Departures,
     /// Rows that could not be compiled or opened.
     pub problems_count: usize,
 }
@@ -121,6 +126,7 @@ impl Snapshot {
             index: Arc::new(index),
             routes: Arc::default(),
             disabled: HashMap::new(),
+            departures: Departures::of_load(Instant::now()),
             problems_count: 0,
         }
     }
@@ -207,7 +213,9 @@ impl SnapshotLoader {
             let changed_rows = Arc::make_mut(&mut rows);
             if load.complete {
                 changed_rows.clear();
+                snapshot.departures = Departures::of_load(Instant::now());
             }
+            snapshot.departures.note(&load.dropped, Instant::now());
             for key in &load.dropped {
                 changed_rows.remove(key);
             }

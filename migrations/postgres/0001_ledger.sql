@@ -8,12 +8,13 @@
 -- Indexes for listings hold an identity as its bytes, which sort as it does. With the identity itself the planner may,
 -- while a table is small, take such an index for a look-up by identity alone, and keep that plan when it is large.
 
--- One row: the identity of this ledger, the version of its routing table, and the oldest release, by the version of
--- the schema that it knows, that may still work with this schema.
+-- One row: the identity of this ledger, the version of its routing table, the lowest version since which changes can
+-- be told, and the oldest release, by the version of the schema that it knows, that may still work with this schema.
 CREATE TABLE ledger (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     table_version int8 NOT NULL DEFAULT 0,
+    changes_since int8 NOT NULL DEFAULT 0,
     usable_from int8 NOT NULL
 );
 INSERT INTO ledger (usable_from) VALUES (1);
@@ -168,15 +169,18 @@ CREATE TABLE idempotency (
 );
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 
--- The routing table. A dropped row stays as a tombstone, so that readers who ask for changes see that it went.
+-- The routing table. A dropped row stays as a tombstone for a while, so that readers who ask for changes see that it
+-- went.
 CREATE TABLE routes (
     kind int2 NOT NULL,
     id uuid NOT NULL,
     version int8 NOT NULL,
+    dropped_at timestamptz CHECK ((dropped_at IS NULL) = (content IS NOT NULL)),
     content text,
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX routes_by_version ON routes (version);
+CREATE INDEX routes_dropped ON routes (dropped_at) WHERE dropped_at IS NOT NULL;
 
 -- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
 -- none long after the one before, began: only who has been heard of all along can tell that another has not.

@@ -4,11 +4,13 @@
 -- Times are milliseconds since the Unix epoch; 9007199254740991 stands for "never". No foreign keys: every
 -- change is compare-and-set, and each table is written in one place.
 
--- One row: the identity of this ledger and the version of its routing table.
+-- One row: the identity of this ledger, the version of its routing table, and the lowest version since which changes
+-- can be told.
 CREATE TABLE ledger (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     id BLOB NOT NULL,
-    table_version INTEGER NOT NULL
+    table_version INTEGER NOT NULL,
+    changes_since INTEGER NOT NULL DEFAULT 0
 );
 INSERT INTO ledger (one, id, table_version) VALUES (1, randomblob(16), 0);
 
@@ -140,15 +142,18 @@ CREATE TABLE idempotency (
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 
--- The routing table. A dropped row stays as a tombstone, so that readers who ask for changes see that it went.
+-- The routing table. A dropped row stays as a tombstone for a while, so that readers who ask for changes see that it
+-- went.
 CREATE TABLE routes (
     kind INTEGER NOT NULL,
     id BLOB NOT NULL,
     version INTEGER NOT NULL,
+    dropped_at INTEGER CHECK ((dropped_at IS NULL) = (row IS NOT NULL)),
     row TEXT,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX routes_by_version ON routes (version);
+CREATE INDEX routes_dropped ON routes (dropped_at) WHERE dropped_at IS NOT NULL;
 
 -- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
 -- none long after the one before, began: only who has been heard of all along can tell that another has not.

@@ -4,6 +4,7 @@ mod endpoint;
 mod request;
 mod subscription;
 mod tls;
+mod token;
 
 use crds::condition::Reason;
 
@@ -31,7 +32,7 @@ impl Problem {
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort_by_key(|problem| match problem.reason {
         Reason::InvalidSpec => 0,
-        Reason::InvalidFilter => 1,
+        Reason::InvalidFilter | Reason::InvalidTransform => 1,
         Reason::AddressBlocked => 2,
         Reason::Pending => 9,
         _ => 3,

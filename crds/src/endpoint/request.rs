@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::{limits, schema};
 
 /// A key of a Secret in the same namespace.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,7 +116,11 @@ pub struct Header {
     validation = Rule::new("self.type != 'Bearer' || has(self.tokenSecretKeyRef)")
         .message("type Bearer needs tokenSecretKeyRef"),
     validation = Rule::new("self.type == 'Bearer' || !has(self.tokenSecretKeyRef)")
-        .message("belongs to type Bearer").field_path(".tokenSecretKeyRef")
+        .message("belongs to type Bearer").field_path(".tokenSecretKeyRef"),
+    validation = Rule::new("self.type != 'OAuth2' || has(self.oauth2)")
+        .message("type OAuth2 needs oauth2"),
+    validation = Rule::new("self.type == 'OAuth2' || !has(self.oauth2)")
+        .message("belongs to type OAuth2").field_path(".oauth2")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
@@ -135,6 +139,9 @@ pub struct Auth {
     /// Bearer token; type `Bearer` only, and required there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_secret_key_ref: Option<SecretKeyRef>,
+    /// Where a bearer token is asked for; type `OAuth2` only, and required there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2>,
 }
 
 /// Kinds of credentials.
@@ -144,4 +151,60 @@ pub enum AuthType {
     Basic,
     /// A token (RFC 6750).
     Bearer,
+    /// A token (RFC 6750) that is asked for, kept, and asked for again before it expires: the client credentials grant
+    /// of OAuth 2.0 (RFC 6749, 4.4).
+    OAuth2,
+}
+
+/// The client credentials grant of OAuth 2.0.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.clientId) != has(self.clientIdSecretKeyRef)")
+    .message("set exactly one of clientId and clientIdSecretKeyRef"))]
+#[serde(rename_all = "camelCase")]
+pub struct OAuth2 {
+    /// Absolute URL of the token endpoint. The installation's policy holds for it as it does for the endpoint's own URL.
+    /// Required.
+    #[schemars(length(min = 1, max = limits::URL_LENGTH_MAX))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^https?://[^/?#]') && self.matches('^[\\\\x21-\\\\x7e]+$') && isURL(self)")
+            .message("must be an absolute URL in ASCII that begins with https:// or http://"),
+        validation = Rule::new("!self.matches('^[A-Za-z]+://[^/?#]*@')")
+            .message("must not contain a user name or password; use clientId and clientSecretSecretKeyRef"),
+        validation = Rule::new("!self.contains('#')").message("must not contain a fragment")
+    )]
+    pub token_url: String,
+    /// Client identifier, if it is no secret. Default: none; set either this or `clientIdSecretKeyRef`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::CLIENT_CREDENTIAL_LENGTH_MAX))]
+    #[x_kube(validation = Rule::new("self.matches('^[\\\\x20-\\\\x7e]*$')")
+        .message("must be printable ASCII without line breaks"))]
+    pub client_id: Option<String>,
+    /// Client identifier from a Secret. Default: none; set either this or `clientId`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id_secret_key_ref: Option<SecretKeyRef>,
+    /// Client secret. Required.
+    pub client_secret_secret_key_ref: SecretKeyRef,
+    /// How the token endpoint learns client identifier and secret. Default: `Basic`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_authentication: Option<ClientAuthentication>,
+    /// Scopes to ask for. Default: none, the token endpoint decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::scopes")]
+    pub scopes: Vec<String>,
+    /// The parameter `audience`, which some token endpoints want. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::AUDIENCE_LENGTH_MAX))]
+    #[x_kube(validation = Rule::new("self.matches('^[\\\\x20-\\\\x7e]*$')")
+        .message("must be printable ASCII without line breaks"))]
+    pub audience: Option<String>,
+}
+
+/// Ways in which a token endpoint learns who asks (RFC 6749, 2.3.1).
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ClientAuthentication {
+    /// In the `Authorization` header: `client_secret_basic`, which every server has to support.
+    #[default]
+    Basic,
+    /// In the request's body: `client_secret_post`.
+    Post,
 }

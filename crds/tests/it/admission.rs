@@ -130,7 +130,7 @@ fn types_bounds_and_required_fields_are_checked() {
         (Kind::Endpoint, json!({"headers": [7]}), "spec.headers[0]: must be an object"),
         (Kind::Endpoint, json!({"headers": [{"value": "1"}]}), "spec.headers[0].name: is required"),
         (Kind::Endpoint, json!({"rateLimit": {}}), "spec.rateLimit.perSecond: is required"),
-        (Kind::Endpoint, json!({"auth": {"type": "basic"}}), "spec.auth.type: must be one of Basic, Bearer"),
+        (Kind::Endpoint, json!({"auth": {"type": "basic"}}), "spec.auth.type: must be one of Basic, Bearer, OAuth2"),
         (Kind::Endpoint, json!({"auth": {}}), "spec.auth.type: is required"),
         (
             Kind::Endpoint,
@@ -154,6 +154,11 @@ fn types_bounds_and_required_fields_are_checked() {
             "spec.endpointSelector.matchLabels[a]: must be a string; put it in quotes",
         ),
         (Kind::Subscription, json!({"filter": "x".repeat(1025)}), "spec.filter: must have at most 1024 characters"),
+        (
+            Kind::Subscription,
+            json!({"transform": "x".repeat(4097)}),
+            "spec.transform: must have at most 4096 characters",
+        ),
     ] {
         assert_eq!(problems(&object(kind, &spec)), [expected], "{spec}");
     }

@@ -31,6 +31,7 @@ fn rows() -> Vec<Row> {
     let mut rows = url_rows();
     rows.extend(header_rows());
     rows.extend(auth_rows());
+    rows.extend(oauth2_rows());
     rows.extend(retry_rows());
     rows.extend(secret_rows());
     rows.extend(tls_rows());
@@ -205,6 +206,75 @@ fn auth_rows() -> Vec<Row> {
     ]
 }
 
+/// An endpoint with the fields of the client credentials grant that are required, and this merged into them.
+fn oauth2(patch: &Value) -> Value {
+    let mut grant = json!({
+        "tokenUrl": "https://login.example.com/oauth2/token",
+        "clientId": "hooks",
+        "clientSecretSecretKeyRef": {"name": "hook", "key": "secret"},
+    });
+    for (field, value) in patch.as_object().into_iter().flatten() {
+        grant[field] = value.clone();
+    }
+    // What is null is removed when the patch is merged into a spec.
+    json!({"auth": {"type": "OAuth2", "oauth2": grant}})
+}
+
+fn oauth2_rows() -> Vec<Row> {
+    let with = |field: &str, value: Value| oauth2(&json!({field: value}));
+    let bearer = json!({"type": "Bearer", "tokenSecretKeyRef": {"name": "hook", "key": "token"}});
+    let mut misplaced = oauth2(&json!({}));
+    misplaced["auth"]["type"] = bearer["type"].clone();
+    misplaced["auth"]["tokenSecretKeyRef"] = bearer["tokenSecretKeyRef"].clone();
+    let printable = "must be printable ASCII without line breaks";
+    vec![
+        endpoint("spec.auth", "type OAuth2 needs oauth2", oauth2(&json!({})), json!({"auth": {"type": "OAuth2"}})),
+        endpoint("spec.auth.oauth2", "belongs to type OAuth2", json!({"auth": bearer}), misplaced),
+        endpoint(
+            "spec.auth.oauth2",
+            "set exactly one of clientId and clientIdSecretKeyRef",
+            oauth2(&json!({"clientId": null, "clientIdSecretKeyRef": {"name": "hook", "key": "id"}})),
+            with("clientIdSecretKeyRef", json!({"name": "hook", "key": "id"})),
+        ),
+        endpoint(
+            "spec.auth.oauth2.tokenUrl",
+            "must be an absolute URL in ASCII that begins with https:// or http://",
+            with("tokenUrl", json!("http://localhost:8080/token?tenant=a@b")),
+            with("tokenUrl", json!("login.example.com/token")),
+        ),
+        endpoint(
+            "spec.auth.oauth2.tokenUrl",
+            "must not contain a user name or password; use clientId and clientSecretSecretKeyRef",
+            with("tokenUrl", json!("https://login.example.com/@acme")),
+            with("tokenUrl", json!("https://hooks:secret@login.example.com/token")),
+        ),
+        endpoint(
+            "spec.auth.oauth2.tokenUrl",
+            "must not contain a fragment",
+            with("tokenUrl", json!("https://login.example.com/a%23b")),
+            with("tokenUrl", json!("https://login.example.com/a#b")),
+        ),
+        endpoint(
+            "spec.auth.oauth2.clientId",
+            printable,
+            with("clientId", json!("hooks of Acme: 1")),
+            with("clientId", json!("hooks\n")),
+        ),
+        endpoint(
+            "spec.auth.oauth2.audience",
+            printable,
+            with("audience", json!("https://api.example.com/ hooks")),
+            with("audience", json!("h\u{f6}ren")),
+        ),
+        endpoint(
+            "spec.auth.oauth2.scopes[0]",
+            "must be one scope: printable ASCII without spaces, quotation marks and backslashes",
+            with("scopes", json!(["hooks.write", "https://api.example.com/.default", "!#[]~"])),
+            with("scopes", json!(["hooks.read hooks.write"])),
+        ),
+    ]
+}
+
 fn retry_rows() -> Vec<Row> {
     let exponential = json!({"retry": {"type": "Exponential", "initialDelaySeconds": 5, "maxDelaySeconds": 60}});
     let linear =
@@ -261,7 +331,7 @@ fn retry_rows() -> Vec<Row> {
 /// The two rules of a reference to a Secret, at each of its places.
 fn secret_rows() -> Vec<Row> {
     type Place = (&'static str, fn(Value) -> Value);
-    let places: [Place; 6] = [
+    let places: [Place; 8] = [
         ("spec.urlFrom.secretKeyRef", |key| json!({"url": null, "urlFrom": {"secretKeyRef": key}})),
         ("spec.signing.secretKeyRef", |key| json!({"signing": {"secretKeyRef": key}})),
         (
@@ -274,6 +344,10 @@ fn secret_rows() -> Vec<Row> {
         ),
         ("spec.auth.tokenSecretKeyRef", |key| json!({"auth": {"type": "Bearer", "tokenSecretKeyRef": key}})),
         ("spec.tls.caSecretKeyRef", |key| json!({"tls": {"caSecretKeyRef": key}})),
+        ("spec.auth.oauth2.clientIdSecretKeyRef", |key| {
+            oauth2(&json!({"clientId": null, "clientIdSecretKeyRef": key}))
+        }),
+        ("spec.auth.oauth2.clientSecretSecretKeyRef", |key| oauth2(&json!({"clientSecretSecretKeyRef": key}))),
     ];
     let good = json!({"name": "orders-signing.v2", "key": "tls.key_1"});
     let mut rows = Vec::new();

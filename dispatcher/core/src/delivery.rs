@@ -57,7 +57,7 @@ pub enum DeliveryState {
     Delivered,
     /// Given up; can be replayed.
     Dead,
-    /// Its endpoint was removed, or somebody cancelled it.
+    /// Its endpoint or subscription was removed, or somebody cancelled it.
     Cancelled,
 }
 
@@ -73,6 +73,8 @@ pub enum EndReason {
     Gone,
     /// The endpoint was deleted and its grace is over.
     EndpointDeleted,
+    /// The subscription was deleted and its grace is over.
+    SubscriptionDeleted,
     /// More deliveries waited for the endpoint than it may have.
     Overflow,
     /// The event's day was dropped.
@@ -119,6 +121,11 @@ impl Outcome {
             Self::TokenFailed => "token_failed",
         }
     }
+
+    /// Whether the result says something about the endpoint, and not only about what was to be sent to it.
+    pub fn is_about_endpoint(self) -> bool {
+        self != Self::TransformFailed
+    }
 }
 
 impl DeliveryState {
@@ -144,6 +151,7 @@ impl EndReason {
             Self::TooOld => "too_old",
             Self::Gone => "gone",
             Self::EndpointDeleted => "endpoint_deleted",
+            Self::SubscriptionDeleted => "subscription_deleted",
             Self::Overflow => "overflow",
             Self::Retention => "retention",
             Self::Requested => "requested",

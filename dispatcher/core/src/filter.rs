@@ -1,38 +1,30 @@
 //! CEL filters of subscriptions: compiled once, of bounded cost on every event.
 
-mod budget;
-mod cost;
-mod program;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, LazyLock};
-
-use cel::objects::Opaque;
-use cel::{Context, Value};
+use cel::Value;
 use thiserror::Error;
 
-pub use budget::FilterBudget;
-use program::Program;
+use crate::expression::{
+    Dialect, EvaluationBudget, EventInput, Expression, ExpressionError, ExpressionErrorReason as Reason,
+};
+use crate::limits::{FILTER_BYTES_MAX, FILTER_COST_MAX, FILTER_NODES_MAX};
 
-use crate::event::{Event, is_json, render};
-use crate::limits::{FILTER_BYTES_MAX, FILTER_COST_MAX, FILTER_INPUT_BYTES_PER_STEP};
+static DIALECT: Dialect = Dialect {
+    noun: "filter",
+    bytes_max: FILTER_BYTES_MAX,
+    nodes_max: FILTER_NODES_MAX,
+    cost_max: FILTER_COST_MAX,
+    result_copies: 0,
+};
 
 /// A compiled filter over `event`.
 ///
 /// `event.type`, `event.source`, `event.subject`, `event.recipient`, `event.id` and `event.time` are strings,
 /// `event.data` is the payload if it is JSON. What an event does not have is absent: `has(event.subject)` asks.
 #[derive(Debug)]
-pub struct Filter {
-    program: Program,
-}
-
-/// An event as filters see it. Parsed once, for any number of filters.
-pub struct FilterInput {
-    context: Context<'static>,
-    event: serde_json::Value,
-    data_is_unreadable: bool,
-}
+pub struct Filter(Expression);
 
 /// Why a filter does not compile, or does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -89,94 +81,35 @@ impl FilterErrorReason {
     }
 }
 
-impl FilterError {
-    fn new(reason: FilterErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+impl From<ExpressionError> for FilterError {
+    fn from(error: ExpressionError) -> Self {
+        let reason = match error.reason {
+            Reason::TooLarge => FilterErrorReason::TooLarge,
+            Reason::Syntax => FilterErrorReason::Syntax,
+            Reason::Unsupported => FilterErrorReason::Unsupported,
+            Reason::CostExceeded => FilterErrorReason::CostExceeded,
+            Reason::Evaluation => FilterErrorReason::Evaluation,
+            Reason::DataUnreadable => FilterErrorReason::DataUnreadable,
+        };
+        Self { reason, message: error.message }
     }
 }
 
 impl Filter {
     /// Compiles a filter.
     pub fn compile(text: &str) -> Result<Self, FilterError> {
-        if text.len() > FILTER_BYTES_MAX {
-            let message = format!("a filter has at most {FILTER_BYTES_MAX} bytes");
-            return Err(FilterError::new(FilterErrorReason::TooLarge, message));
-        }
-        Ok(Self { program: program::compile(text)? })
+        Ok(Self(Expression::compile(text, &DIALECT)?))
     }
 
     /// Whether the filter is true for an event. An error counts as no match, and is worth reporting.
     ///
     /// What evaluation can cost at most on this very event is computed first and taken from the budget; above
     /// [`FILTER_COST_MAX`], or above what the budget has left, nothing is evaluated.
-    pub fn matches(&self, input: &FilterInput, budget: &mut FilterBudget) -> Result<bool, FilterError> {
-        if input.data_is_unreadable {
-            let message = "the payload is declared as JSON and cannot be read: it is malformed, too deep, or holds a number out of range";
-            return Err(FilterError::new(FilterErrorReason::DataUnreadable, message));
+    pub fn matches(&self, input: &EventInput, budget: &mut EvaluationBudget) -> Result<bool, FilterError> {
+        if let Value::Bool(answer) = self.0.evaluate(input, budget)? {
+            return Ok(answer);
         }
-        let steps_max = FILTER_COST_MAX.min(budget.steps_left());
-        let estimate = cost::of(&self.program, &input.event, steps_max);
-        budget.spend(estimate.steps.unwrap_or(estimate.looked));
-        if estimate.steps.is_none() {
-            if steps_max < FILTER_COST_MAX {
-                return Err(exceeded(budget));
-            }
-            let message =
-                format!("the filter could take more than {FILTER_COST_MAX} steps on this event: make it simpler");
-            return Err(FilterError::new(FilterErrorReason::CostExceeded, message));
-        }
-        let mut context = input.context.new_inner_scope();
-        for (number, pattern) in self.program.patterns.iter().enumerate() {
-            let pattern: Arc<dyn Opaque> = Arc::clone(pattern) as _;
-            context.add_variable_from_value(program::pattern_name(number), Value::Opaque(pattern));
-        }
-        match Value::resolve(&self.program.expression, &context) {
-            Ok(Value::Bool(answer)) => Ok(answer),
-            Ok(_) => Err(FilterError::new(FilterErrorReason::NotBoolean, "a filter must be true or false")),
-            Err(error) => Err(program::evaluation_error(&error)),
-        }
+        let message = "a filter must be true or false".to_owned();
+        Err(FilterError { reason: FilterErrorReason::NotBoolean, message })
     }
 }
-
-/// A filter for which the others have left no steps.
-fn exceeded(budget: &mut FilterBudget) -> FilterError {
-    budget.exceed();
-    let message = "the filters together could take too many steps on this event, and this one was not evaluated: \
-                   make the tenant's filters simpler, or have fewer of them";
-    FilterError::new(FilterErrorReason::CostExceeded, message)
-}
-
-impl FilterInput {
-    /// Reads an event for filters, if the budget has the steps that this takes.
-    pub fn read(event: &Event, budget: &mut FilterBudget) -> Result<Self, FilterError> {
-        let steps = (event.body.len() / FILTER_INPUT_BYTES_PER_STEP) as u64;
-        if steps > budget.steps_left() {
-            return Err(exceeded(budget));
-        }
-        budget.spend(steps);
-        Ok(Self::new(event))
-    }
-
-    fn new(event: &Event) -> Self {
-        let mut fields = serde_json::Map::new();
-        for (name, text) in render::context_attributes(event) {
-            if matches!(name, "id" | "source" | "type" | "time" | "subject" | "recipient") {
-                fields.insert(name.to_owned(), text.into());
-            }
-        }
-        let mut data_is_unreadable = false;
-        if is_json(&event.content_type) && !event.body.is_empty() {
-            match serde_json::from_slice(&event.body) {
-                Ok(data) => _ = fields.insert("data".to_owned(), data),
-                Err(_) => data_is_unreadable = true,
-            }
-        }
-        let event = serde_json::Value::Object(fields);
-        let mut context = FUNCTIONS.new_inner_scope();
-        context.add_variable_from_value(program::EVENT, program::value(&event));
-        Self { context, event, data_is_unreadable }
-    }
-}
-
-/// The interpreter's functions. Built once: registering them costs more than most filters.
-static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(program::functions);

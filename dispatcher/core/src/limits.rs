@@ -1,6 +1,10 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod tools;
+
 use std::time::Duration;
+
+pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------
 
@@ -33,14 +37,10 @@ pub const FANOUT_MAX: usize = 4096;
 /// Most deliveries of the events of one request: four of the largest events, so that one commit can take them.
 pub const REQUEST_TARGETS_MAX: usize = 16_384;
 
-// --- Filters ------------------------------------------------------------------------------------
+// --- Filters and transforms ---------------------------------------------------------------------
 
 /// Longest CEL filter, in bytes.
 pub const FILTER_BYTES_MAX: usize = 1024;
-/// Deepest nesting of brackets, unary operators and conditionals in a filter: the parser recurses.
-pub const FILTER_DEPTH_MAX: usize = 16;
-/// Largest compiled regular expression of a filter, in bytes; `\w` alone takes some 35 KiB.
-pub const FILTER_REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Most nodes in a compiled CEL filter.
 pub const FILTER_NODES_MAX: usize = 256;
 /// Most evaluation steps of a filter on one event; like the per-call limit of an API server, about 0.1 s.
@@ -49,10 +49,30 @@ pub const FILTER_COST_MAX: u64 = 1_000_000;
 pub const EVENT_FILTERS_COST_MAX: u64 = 4_000_000;
 /// Most evaluation steps of all filters on all events of one request, about 0.8 s.
 pub const REQUEST_FILTERS_COST_MAX: u64 = 8_000_000;
-/// Most evaluation steps of a request on a thread that serves others too, about 1 ms.
-pub const FILTERS_INLINE_COST_MAX: u64 = 10_000;
-/// Bytes of a body that are read for filters in the time of one evaluation step.
-pub const FILTER_INPUT_BYTES_PER_STEP: usize = 16;
+/// Longest CEL transform, in bytes: it spells out a document.
+pub const TRANSFORM_BYTES_MAX: usize = 4096;
+/// Most nodes in a compiled CEL transform.
+pub const TRANSFORM_NODES_MAX: usize = 512;
+/// Most evaluation steps of a transform on one event, about 0.1 s.
+pub const TRANSFORM_COST_MAX: u64 = 1_000_000;
+/// Largest result of a transform, in bytes: as large as a payload may be.
+pub const TRANSFORM_RESULT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX;
+/// Most transforms at once that run on threads for blocking work.
+pub const TRANSFORM_THREADS_MAX: usize = 2;
+/// Most bytes of transforms' results that wait to be sent; each counts as the largest until it is known.
+pub const TRANSFORM_RESULTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of transforms' results that one dry run of routing shows.
+pub const TRANSFORM_RESULTS_SHOWN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Deepest nesting of brackets, unary operators and conditionals in an expression: the parser recurses.
+pub const EXPRESSION_DEPTH_MAX: usize = 16;
+/// Deepest tree of a compiled expression, chains of operators and fields included: its evaluation recurses.
+pub const EXPRESSION_TREE_DEPTH_MAX: usize = 128;
+/// Largest compiled regular expression in an expression, in bytes; `\w` alone takes some 35 KiB.
+pub const EXPRESSION_REGEX_BYTES_MAX: usize = 1024 * 1024;
+/// Most evaluation steps on a thread that serves others too, about 1 ms.
+pub const EXPRESSIONS_INLINE_COST_MAX: u64 = 10_000;
+/// Bytes of a body that are read for expressions in the time of one evaluation step.
+pub const EXPRESSION_INPUT_BYTES_PER_STEP: usize = 16;
 /// Most requests at once that are routed on threads for blocking work.
 pub const ROUTING_THREADS_MAX: usize = 4;
 
@@ -229,8 +249,11 @@ pub const DISPATCHERS_READ_MAX: u32 = 1000;
 pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(1);
 /// How long a drain waits for exchanges in flight.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
-/// How long what waits for a deleted endpoint is held before it is cancelled.
+/// How long what waits for a deleted endpoint, or because of a deleted subscription, is held before it is cancelled.
 pub const DELETION_GRACE: Duration = Duration::from_mins(10);
+/// How long a delivery whose subscription is deleted is left alone before it is looked at again: created anew, the
+/// subscription adopts it by then.
+pub const DELETED_SUBSCRIPTION_PAUSE: Duration = Duration::from_mins(1);
 
 // --- Outbound exchanges -------------------------------------------------------------------------
 
@@ -276,6 +299,33 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 pub const MAX_IN_FLIGHT_DEFAULT: u32 = 32;
 /// Largest bound on exchanges in flight to one endpoint.
 pub const MAX_IN_FLIGHT_MAX: u32 = 256;
+
+// --- Access tokens ------------------------------------------------------------------------------
+
+/// Most endpoints whose access tokens one process keeps; beyond it the one that was not used for longest is forgotten.
+pub const TOKENS_MAX: usize = 10_000;
+/// How long a token endpoint may take to answer. Asking goes on when the exchange that wanted the token has given up.
+pub const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest access token, in bytes: a common bound of servers on the size of all headers.
+pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Longest error code of a token endpoint that is told, in bytes. Those of RFC 6749 have at most 22.
+pub const TOKEN_ERROR_CODE_BYTES_MAX: usize = 64;
+/// How long an access token is used that does not say when it expires.
+pub const TOKEN_LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
+/// Shortest lifetime of an access token that is believed: one that claims less must not be asked for at every use.
+pub const TOKEN_LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// Longest lifetime of an access token that is believed.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
+/// How long before it expires an access token is used no more: clocks differ, and requests travel.
+pub const TOKEN_EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+/// How long before an access token is used no more the next one is asked for.
+pub const TOKEN_REFRESH_AHEAD: Duration = Duration::from_mins(1);
+/// The same two times are no more than this part of a token's lifetime, as a divisor: some live for a minute.
+pub const TOKEN_LIFETIME_SHARE: u32 = 5;
+/// Pause before a token endpoint is asked again that gave no token; it doubles.
+pub const TOKEN_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before a token endpoint is asked again.
+pub const TOKEN_RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 // --- Retries ------------------------------------------------------------------------------------
 
@@ -405,70 +455,3 @@ pub const SNAPSHOT_INLINE_ROWS_MAX: usize = 500;
 pub const ENDPOINTS_MAX: usize = 200_000;
 /// Most subscriptions in a routing table.
 pub const SUBSCRIPTIONS_MAX: usize = 200_000;
-
-// --- Resource files -----------------------------------------------------------------------------
-
-/// Most files that one load of resources reads.
-pub const RESOURCE_FILES_MAX: usize = 2_000;
-/// Largest file of resources, and largest stream of them, in bytes.
-pub const RESOURCE_FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most bytes that one load of resources reads.
-pub const RESOURCE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Deepest folder, counted from the one that was named, in which resources are looked for.
-pub const RESOURCE_FOLDER_DEPTH_MAX: usize = 16;
-/// Most entries of folders that one load of resources looks at.
-pub const RESOURCE_FOLDER_ENTRIES_MAX: usize = 20_000;
-/// Most documents in one file of resources.
-pub const RESOURCE_DOCUMENTS_MAX: usize = 4_000;
-/// Deepest nesting of a resource.
-pub const RESOURCE_DEPTH_MAX: usize = 32;
-/// Most nodes of one document, those that aliases repeat included.
-pub const RESOURCE_NODES_MAX: usize = 100_000;
-/// Most bytes of one Secret's values, as in Kubernetes.
-pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
-
-// --- Statuses -----------------------------------------------------------------------------------
-
-/// Window of the facts in an endpoint's status.
-pub const FACTS_WINDOW: Duration = Duration::from_mins(5);
-/// Shortest time between two changes of the facts in an endpoint's status. Conditions change at once.
-pub const FACTS_INTERVAL: Duration = Duration::from_secs(30);
-
-// --- Command line -------------------------------------------------------------------------------
-
-/// How long the command line waits for a connection to the API.
-pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the command line waits for a whole answer of the API.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest answer of the API that the command line reads, in bytes: the largest event in base64, with room.
-pub const CLIENT_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most connections that the test receiver serves at once.
-pub const RECEIVER_CONNECTIONS_MAX: usize = 1024;
-/// Most requests that the test receiver has answered and nobody has looked at yet.
-pub const RECEIVER_SEEN_MAX: usize = 4096;
-/// Most bytes of a secret read from a file or from standard input.
-pub const SECRET_INPUT_BYTES_MAX: usize = 4 * 1024;
-/// Most bytes of headers that `verify` reads.
-pub const HEADERS_INPUT_BYTES_MAX: usize = 64 * 1024;
-/// Deepest folder, counted from the one that was named, in which the development server looks for sample events.
-pub const SAMPLE_FOLDER_DEPTH_MAX: usize = 8;
-/// Most sample events that one start of the development server publishes.
-pub const SAMPLE_EVENTS_MAX: usize = 1_000;
-/// Most bytes of one file of sample events.
-pub const SAMPLE_FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long files must be left alone before a change of them is read.
-pub const FILE_SETTLE_TIME: Duration = Duration::from_millis(50);
-/// Most times that a change waits for the next one: a file that is written without end is read all the same.
-pub const FILE_SETTLE_ROUNDS_MAX: usize = 20;
-/// How often the development server reads its files again, whether or not it was told of a change.
-pub const FILE_REREAD_INTERVAL: Duration = Duration::from_secs(2);
-/// Most lines that a long-running command holds for a reader that is behind; further ones are counted, not held.
-pub const OUTPUT_LINES_MAX: usize = 4096;
-/// How long a command that ends waits for a reader that takes nothing more of what was printed.
-pub const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the development server waits before it plans again after the ledger did not answer.
-pub const DEVELOPMENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait of the development server until a published table is in use. Later it comes into use all the same.
-pub const DEVELOPMENT_TABLE_PATIENCE: Duration = Duration::from_secs(5);
-/// Pause of the test receiver after a failed accept.
-pub const RECEIVER_ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -46,6 +46,11 @@ impl Pace {
         self.arrival_ns = arrival_ns + self.interval_ns;
         Ok(())
     }
+
+    /// Gives back a token that was taken and not used.
+    pub fn give_back(&mut self) {
+        self.arrival_ns = self.arrival_ns.saturating_sub(self.interval_ns);
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +71,18 @@ mod tests {
         let wait = |ms| Err(Duration::from_millis(ms));
         let (go, now) = (Ok(()), [wait(100), wait(1), wait(100), wait(100)]);
         assert_eq!(taken, [go, go, go, now[0], now[1], go, now[2], go, go, go, now[3]]);
+    }
+
+    #[test]
+    fn a_token_that_was_given_back_can_be_taken_again() {
+        let mut pace = pace(10, 2);
+        assert_eq!(pace.take(1_000), Ok(()));
+        for _ in 0..5 {
+            assert_eq!(pace.take(1_000), Ok(()));
+            pace.give_back();
+        }
+        assert_eq!(pace.take(1_000), Ok(()));
+        assert_eq!(pace.take(1_000), Err(Duration::from_millis(100)));
     }
 
     #[test]

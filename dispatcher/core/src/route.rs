@@ -6,14 +6,18 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::delivery::Target;
 use crate::event::Event;
-use crate::filter::{Filter, FilterBudget, FilterError, FilterInput};
+use crate::expression::{EvaluationBudget, EventInput};
+use crate::filter::{Filter, FilterError};
 use crate::id::{EndpointId, SubscriptionId, TenantId};
 use crate::limits::FANOUT_MAX;
 use crate::pattern::{self, TypePattern};
 use crate::table::{EndpointRow, Row, RowKey, SubscriptionRow};
+use crate::transform::{Transform, TransformError};
 
 /// A routing table, compiled.
 #[derive(Default)]
@@ -44,6 +48,18 @@ struct Compiled {
     row: SubscriptionRow,
     /// `None` if the row does not compile; then it is in no [`TypeIndex`].
     rule: Option<Rule>,
+    content: Content,
+}
+
+/// What a subscription sends of an event.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The payload.
+    Payload,
+    /// What the transform makes of it.
+    Transformed(Arc<Transform>),
+    /// Nothing: the transform does not compile.
+    Invalid(TransformError),
 }
 
 struct Rule {
@@ -138,7 +154,7 @@ pub enum Verdict {
 pub enum NotMatchedReason {
     /// The subscription is suspended.
     SubscriptionSuspended,
-    /// A pattern or the filter of the subscription does not compile.
+    /// A pattern, the filter or the transform of the subscription does not compile.
     SubscriptionInvalid,
     /// The subscription's endpoint is not in the table.
     EndpointMissing,
@@ -176,57 +192,43 @@ impl RoutingIndex {
 
     /// Where an event goes. Endpoints that are suspended or held are targets: their deliveries wait. Filters for which
     /// the budget has no steps left fail.
-    pub fn route(&self, event: &Event, budget: &mut FilterBudget) -> Routed {
+    pub fn route(&self, event: &Event, budget: &mut EvaluationBudget) -> Routed {
         let mut routed = Routed::default();
-        budget.begin_event();
         let Some(tenant) = self.tenants.get(&event.tenant) else { return routed };
-        let addressed = match &event.recipient {
-            None => Some(&tenant.unaddressed),
-            Some(recipient) => tenant.exactly.get(recipient),
-        };
-        let mut selected = Vec::new();
-        for index in [addressed, Some(&tenant.any)].into_iter().flatten() {
-            index.collect(&event.event_type, &mut selected);
-        }
-        selected.sort_unstable_by_key(|route| route.subscription);
-        let mut input = None;
-        for of_subscription in selected.chunk_by(|left, right| left.subscription == right.subscription) {
-            let Compiled { row, rule: Some(rule) } = &tenant.subscriptions[of_subscription[0].subscription] else {
-                continue;
-            };
-            match rule.answer(event, &mut input, budget) {
-                Ok(true) => self.push_targets(row.id, of_subscription, &mut routed),
+        tenant.ask(event, budget, |row, routes, answer| {
+            match answer {
+                Ok(true) => self.push_targets(row.id, routes, &mut routed),
                 Ok(false) => {}
                 Err(error) => routed.filter_errors.push(FilterFailure { subscription: row.id, error }),
             }
-            if routed.is_truncated {
-                break;
-            }
-        }
+            if routed.is_truncated { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         routed
     }
 
     /// What becomes of an event at the endpoints of its tenant's subscriptions, by name of the subscription, at most
     /// `explanations_max` of them.
-    pub fn explain(&self, event: &Event, explanations_max: usize, budget: &mut FilterBudget) -> Explained {
+    pub fn explain(&self, event: &Event, explanations_max: usize, budget: &mut EvaluationBudget) -> Explained {
         let mut explained = Explained::default();
-        budget.begin_event();
         let Some(tenant) = self.tenants.get(&event.tenant) else { return explained };
+        // Asked as `route` asks, so that the budget ends at the same filter.
+        let mut answers = HashMap::new();
+        tenant.ask(event, budget, |row, _, answer| {
+            answers.insert(row.id, answer);
+            ControlFlow::Continue(())
+        });
         let mut subscriptions: Vec<&Compiled> = tenant.subscriptions.iter().collect();
         subscriptions.sort_unstable_by_key(|compiled| (&compiled.row.name, compiled.row.id));
-        let mut input = None;
-        for Compiled { row, rule } in subscriptions {
+        for Compiled { row, rule, .. } in subscriptions {
             let mut endpoints: Vec<(Option<&EndpointRow>, EndpointId)> =
                 row.endpoints.iter().map(|id| (self.endpoint_of(row, *id), *id)).collect();
             endpoints.sort_unstable_by_key(|(endpoint, id)| (endpoint.map(|endpoint| &endpoint.name), *id));
-            let mut answer = None;
             for (endpoint, id) in endpoints {
                 if explained.explanations.len() == explanations_max {
                     explained.is_truncated = true;
                     return explained;
                 }
-                let ask = |rule: &Rule| answer.get_or_insert_with(|| rule.answer(event, &mut input, budget)).clone();
-                let (verdict, filter_error) = verdict(event, row, rule.as_ref(), endpoint, ask);
+                let (verdict, filter_error) = verdict(event, row, rule.as_ref(), endpoint, answers.get(&row.id));
                 explained.explanations.push(Explanation {
                     target: Target { subscription: row.id, endpoint: id },
                     subscription_name: row.name.clone(),
@@ -261,8 +263,18 @@ impl RoutingIndex {
 
     /// A subscription's row.
     pub fn subscription(&self, id: SubscriptionId) -> Option<&SubscriptionRow> {
+        self.compiled(id).map(|compiled| &compiled.row)
+    }
+
+    /// What a subscription sends; `None` if it is not in the table. One that is suspended still sends what it matched
+    /// before.
+    pub fn content(&self, id: SubscriptionId) -> Option<&Content> {
+        self.compiled(id).map(|compiled| &compiled.content)
+    }
+
+    fn compiled(&self, id: SubscriptionId) -> Option<&Compiled> {
         let (tenant, position) = self.subscriptions.get(&id)?;
-        Some(&self.tenants.get(tenant)?.subscriptions.get(*position)?.row)
+        self.tenants.get(tenant)?.subscriptions.get(*position)
     }
 
     /// The endpoints of a tenant, by identity.
@@ -294,6 +306,37 @@ impl RoutingIndex {
     }
 }
 
+impl Tenant {
+    /// Asks the filter of every subscription that an event could go to, by identity, until `visit` has enough. It is
+    /// told the routes of the subscription, and the answer.
+    fn ask<'a>(
+        &'a self,
+        event: &Event,
+        budget: &mut EvaluationBudget,
+        mut visit: impl FnMut(&'a SubscriptionRow, &[&'a Route], Result<bool, FilterError>) -> ControlFlow<()>,
+    ) {
+        budget.begin_event();
+        let addressed = match &event.recipient {
+            None => Some(&self.unaddressed),
+            Some(recipient) => self.exactly.get(recipient),
+        };
+        let mut selected = Vec::new();
+        for index in [addressed, Some(&self.any)].into_iter().flatten() {
+            index.collect(&event.event_type, &mut selected);
+        }
+        selected.sort_unstable_by_key(|route| route.subscription);
+        let mut input = None;
+        for of_subscription in selected.chunk_by(|left, right| left.subscription == right.subscription) {
+            let Compiled { row, rule: Some(rule), .. } = &self.subscriptions[of_subscription[0].subscription] else {
+                continue;
+            };
+            if visit(row, of_subscription, rule.answer(event, &mut input, budget)).is_break() {
+                return;
+            }
+        }
+    }
+}
+
 impl fmt::Debug for RoutingIndex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -305,13 +348,13 @@ impl fmt::Debug for RoutingIndex {
     }
 }
 
-/// Whether an event is sent to one endpoint of one subscription; `ask` asks the filter, once all else fits.
+/// Whether an event is sent to one endpoint of one subscription; `answer` is its filter's, if that was asked.
 fn verdict(
     event: &Event,
     row: &SubscriptionRow,
     rule: Option<&Rule>,
     endpoint: Option<&EndpointRow>,
-    ask: impl FnOnce(&Rule) -> Result<bool, FilterError>,
+    answer: Option<&Result<bool, FilterError>>,
 ) -> (Verdict, Option<FilterError>) {
     let not_matched = |reason| (Verdict::NotMatched(reason), None);
     if row.suspended {
@@ -325,10 +368,10 @@ fn verdict(
     if !endpoint.recipient.admits(event.recipient.as_deref()) {
         return not_matched(NotMatchedReason::OtherRecipient);
     }
-    match ask(rule) {
-        Ok(true) => (Verdict::Matched, None),
-        Ok(false) => not_matched(NotMatchedReason::FilterFalse),
-        Err(error) => (Verdict::NotMatched(NotMatchedReason::FilterFailed), Some(error)),
+    match answer {
+        Some(Ok(true)) => (Verdict::Matched, None),
+        Some(Ok(false)) | None => not_matched(NotMatchedReason::FilterFalse),
+        Some(Err(error)) => (Verdict::NotMatched(NotMatchedReason::FilterFailed), Some(error.clone())),
     }
 }
 
@@ -337,13 +380,13 @@ impl Rule {
     fn answer(
         &self,
         event: &Event,
-        input: &mut Option<FilterInput>,
-        budget: &mut FilterBudget,
+        input: &mut Option<EventInput>,
+        budget: &mut EvaluationBudget,
     ) -> Result<bool, FilterError> {
         let Some(filter) = &self.filter else { return Ok(true) };
         let input = match input {
             Some(input) => input,
-            None => input.insert(FilterInput::read(event, budget)?),
+            None => input.insert(EventInput::read(event, budget)?),
         };
         filter.matches(input, budget)
     }

@@ -16,7 +16,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::id::EndpointId;
 use crate::redacted::Redacted;
-use crate::table::{ClientCertificate, EndpointSecrets, KeyBytes, Sealed, SigningKey, TlsIdentity, TokenSource};
+use crate::table::{
+    ClientAuthentication, ClientCertificate, EndpointSecrets, KeyBytes, Sealed, SigningKey, TlsIdentity, TokenSource,
+};
 
 /// First byte of every envelope; another construction gets another number.
 const VERSION: u8 = 1;
@@ -163,6 +165,7 @@ struct TokenOut<'a> {
     url: &'a str,
     client_id: &'a str,
     client_secret: &'a str,
+    authentication: ClientAuthentication,
     scopes: &'a [String],
     audience: Option<&'a str>,
 }
@@ -205,6 +208,7 @@ impl<'a> From<&'a TokenSource> for TokenOut<'a> {
             url: source.url.expose(),
             client_id: source.client_id.expose(),
             client_secret: source.client_secret.expose(),
+            authentication: source.authentication,
             scopes: &source.scopes,
             audience: source.audience.as_deref(),
         }
@@ -239,6 +243,7 @@ struct TokenIn {
     url: Redacted<String>,
     client_id: Redacted<String>,
     client_secret: Redacted<String>,
+    authentication: ClientAuthentication,
     scopes: Vec<String>,
     audience: Option<String>,
 }
@@ -275,8 +280,8 @@ impl From<TlsIn> for TlsIdentity {
 
 impl From<TokenIn> for TokenSource {
     fn from(plain: TokenIn) -> Self {
-        let TokenIn { url, client_id, client_secret, scopes, audience } = plain;
-        Self { url, client_id, client_secret, scopes, audience }
+        let TokenIn { url, client_id, client_secret, authentication, scopes, audience } = plain;
+        Self { url, client_id, client_secret, authentication, scopes, audience }
     }
 }
 
@@ -330,6 +335,7 @@ mod tests {
                 url: Redacted::new("https://login.example.com/token".to_owned()),
                 client_id: Redacted::new("id-hunter2".to_owned()),
                 client_secret: Redacted::new("secret-hunter2".to_owned()),
+                authentication: ClientAuthentication::Post,
                 scopes: vec!["hooks.write".to_owned()],
                 audience: Some("hooks".to_owned()),
             }),

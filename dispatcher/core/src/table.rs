@@ -207,10 +207,23 @@ pub struct TokenSource {
     pub client_id: Redacted<String>,
     /// Client secret.
     pub client_secret: Redacted<String>,
+    /// How the token endpoint learns both.
+    pub authentication: ClientAuthentication,
     /// Scopes to ask for, in order; none: the server decides.
     pub scopes: Vec<String>,
     /// The `audience` parameter that some servers want.
     pub audience: Option<String>,
+}
+
+/// How a token endpoint learns who asks (RFC 6749, 2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthentication {
+    /// In the `Authorization` header, by the scheme Basic.
+    #[default]
+    Basic,
+    /// In the body.
+    Post,
 }
 
 /// A signing key: the bytes of an HMAC key, or a 32-byte Ed25519 seed.

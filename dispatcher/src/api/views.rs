@@ -332,6 +332,7 @@ pub struct SubscriptionView {
     name: String,
     event_types: Vec<String>,
     filter: Option<String>,
+    transform: Option<String>,
     /// Names of the endpoints that it resolves to.
     endpoints: Vec<String>,
     suspended: bool,
@@ -346,6 +347,7 @@ impl SubscriptionView {
             name: row.name.clone(),
             event_types: row.event_types.clone(),
             filter: row.filter.clone(),
+            transform: row.transform.clone(),
             endpoints: row.endpoints.iter().filter_map(name).collect(),
             suspended: row.suspended,
         }

@@ -1,11 +1,14 @@
-//! Whether a delivery may leave now: the table, the endpoint's breaker, pace and window, a track, the lease.
+//! Whether a delivery may leave now: the table, the endpoint's breaker, pace and window, the transform, a track, the
+//! lease.
 //!
 //! What may not go soon waits in the ledger without an attempt, behind its endpoint's gate.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
+use dispatcher_core::delivery::EndReason;
 use dispatcher_core::limits::{SNAPSHOT_POLL_INTERVAL, UNUSABLE_ENDPOINT_PAUSE};
+use dispatcher_core::route::Content;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -13,6 +16,7 @@ use super::Worker;
 use super::endpoints::{Admitted, Entered};
 use super::part::Job;
 use super::recorder::{Effect, Entry};
+use super::transform::{NotShaped, Shaped, shape};
 use crate::ledger::GateChange;
 use crate::snapshot::{EndpointRoute, NotDeliverable, Snapshot};
 
@@ -22,6 +26,18 @@ pub(super) enum Admission {
     Go(Go),
     /// Record it as waiting, without an attempt.
     Wait(Duration),
+    /// Record it as cancelled.
+    Cancel(EndReason),
+    /// Record an attempt that failed before anything was sent.
+    Fail(Failed),
+}
+
+/// A delivery whose transform yields nothing.
+pub(super) struct Failed {
+    pub(super) route: Arc<EndpointRoute>,
+    pub(super) entered: Entered,
+    /// Why, for people.
+    pub(super) message: String,
 }
 
 /// Everything that a delivery needs to go. Dropping it gives all of it back.
@@ -29,6 +45,7 @@ pub(super) struct Go {
     pub(super) route: Arc<EndpointRoute>,
     pub(super) entered: Entered,
     pub(super) track: Track,
+    pub(super) shaped: Shaped,
 }
 
 /// Where the exchange is counted.
@@ -51,6 +68,9 @@ pub(super) async fn admit(worker: &Worker, job: &Job) -> Admission {
             Ok(route) => Arc::clone(route),
             Err(reason) => return not_deliverable(worker, job, &snapshot, reason).await,
         };
+        let Some(content) = snapshot.index.content(job.key.target.subscription) else {
+            return without_subscription(worker, job, &snapshot);
+        };
         let endpoint = worker.endpoints.of(&route.row, worker.config.soft_budget);
         let patience = patient_until.saturating_duration_since(Instant::now());
         match endpoint.enter(&route.row, patience) {
@@ -58,7 +78,7 @@ pub(super) async fn admit(worker: &Worker, job: &Job) -> Admission {
                 if has_waited {
                     endpoint.pass_on();
                 }
-                return take_track(worker, job, route, entered).await;
+                return fill(worker, job, content, route, entered).await;
             }
             Admitted::WaitForRoom => endpoint.wait_for_room(patience).await,
             Admitted::WaitForPace(wait) => tokio::time::sleep(wait).await,
@@ -92,9 +112,41 @@ async fn not_deliverable(worker: &Worker, job: &Job, snapshot: &Snapshot, reason
     Admission::Wait(SNAPSHOT_POLL_INTERVAL)
 }
 
+/// Without its subscription nobody knows what may be sent of the event, so nothing is. It waits for the subscription to
+/// be created anew, and is cancelled when the grace of the deletion is over.
+fn without_subscription(worker: &Worker, job: &Job, snapshot: &Snapshot) -> Admission {
+    // The table that chose the target had it: one that is older says nothing.
+    if job.table_version > snapshot.version {
+        return Admission::Wait(SNAPSHOT_POLL_INTERVAL);
+    }
+    let subscription = job.key.target.subscription;
+    let absent_for = snapshot.departures.absent_for(subscription, StdInstant::now());
+    let grace_left = worker.config.deletion_grace.saturating_sub(absent_for);
+    tracing::debug!(%subscription, delivery = %job.key.delivery, ?grace_left, "the subscription is deleted");
+    if grace_left.is_zero() {
+        return Admission::Cancel(EndReason::SubscriptionDeleted);
+    }
+    Admission::Wait(grace_left.min(worker.config.deletion_pause))
+}
+
+/// Makes what is sent, and takes a track for it.
+async fn fill(worker: &Worker, job: &Job, content: &Content, route: Arc<EndpointRoute>, entered: Entered) -> Admission {
+    match shape(worker, job, content).await {
+        Ok(shaped) => take_track(worker, job, route, entered, shaped).await,
+        Err(NotShaped::Failed(message)) => Admission::Fail(Failed { route, entered, message }),
+        Err(NotShaped::Late) => Admission::Wait(worker.config.soft_budget),
+    }
+}
+
 /// Takes a slot on a track, and looks at the lease for the last time before something is sent. Waits no longer than
 /// the lease allows: what cannot leave in time goes back.
-async fn take_track(worker: &Worker, job: &Job, route: Arc<EndpointRoute>, entered: Entered) -> Admission {
+async fn take_track(
+    worker: &Worker,
+    job: &Job,
+    route: Arc<EndpointRoute>,
+    entered: Entered,
+    shaped: Shaped,
+) -> Admission {
     let track = if entered.endpoint().is_slow() {
         match Arc::clone(&worker.slow).try_acquire_owned() {
             Ok(permit) => Track::Slow(permit),
@@ -111,5 +163,5 @@ async fn take_track(worker: &Worker, job: &Job, route: Arc<EndpointRoute>, enter
     if worker.stopping.is_cancelled() || worker.is_late(job.lease_until_unix_ms) {
         return Admission::Wait(Duration::ZERO);
     }
-    Admission::Go(Go { route, entered, track })
+    Admission::Go(Go { route, entered, track, shaped })
 }

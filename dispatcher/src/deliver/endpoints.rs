@@ -108,6 +108,14 @@ impl Entered {
         &self.endpoint
     }
 
+    /// There was nothing to send; see [`State::give_back`].
+    pub(super) fn give_back(mut self) -> Option<Effect> {
+        let pass = self.pass.take()?;
+        let effect = lock(&self.endpoint.state).give_back(&pass, now_unix_ms());
+        self.endpoint.left.notify_one();
+        effect
+    }
+
     /// The exchange ended; see [`State::leave`].
     pub(super) fn leave(mut self, exchange: &Exchange, row: &EndpointRow) -> Vec<Effect> {
         let pass = self.pass.take();

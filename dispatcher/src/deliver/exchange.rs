@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::classify;
-use dispatcher_core::delivery::Attempt;
+use dispatcher_core::delivery::{Attempt, Outcome};
+use dispatcher_core::event::Event;
 use dispatcher_core::event::render::render;
 use dispatcher_core::limits::{RESPONSE_EXCERPT_BYTES_MAX, UNUSABLE_ENDPOINT_PAUSE};
 use dispatcher_core::sign::{Message, SignError, sign};
@@ -14,10 +15,11 @@ use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::admit::{Admission, Go, Track, admit};
+use super::admit::{Admission, Failed, Go, Track, admit};
 use super::endpoints::Entered;
 use super::part::Job;
 use super::recorder::{Effect, Entry};
+use super::transform::Shaped;
 use super::{Observed, Worker};
 use crate::http::{Exchange, NotMade};
 use crate::ledger::DeliveryResult;
@@ -47,13 +49,15 @@ struct Prepared {
 
 /// Makes an attempt if one may be made, and stays with it up to the soft budget.
 pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
-    let Go { route, entered, track } = match admit(worker, job).await {
+    let Go { route, entered, track, shaped } = match admit(worker, job).await {
         Admission::Go(go) => go,
         Admission::Wait(delay) => return Step::Ended(job.wait(delay)),
+        Admission::Cancel(reason) => return Step::Ended(job.cancel(reason)),
+        Admission::Fail(failed) => return Step::Ended(fail(worker, job, failed)),
     };
     let endpoint = Arc::clone(entered.endpoint());
     let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
-    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered);
+    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered, shaped);
     let soft_budget = worker.config.soft_budget;
     if let Ok(ended) = tokio::time::timeout(soft_budget, &mut exchange).await {
         return Step::Ended(ended);
@@ -85,12 +89,19 @@ pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
 
 /// The exchange with everything that follows. A panic in it ends it without an attempt. It waits for nothing but the
 /// receiver: what it means for the endpoint is only answered, so that whoever drops it loses no part of it.
-fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entered) -> BoxFuture<'static, Ended> {
+fn run(
+    worker: Arc<Worker>,
+    job: Job,
+    route: Arc<EndpointRoute>,
+    entered: Entered,
+    shaped: Shaped,
+) -> BoxFuture<'static, Ended> {
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
     let exchange = async move {
         let started_at_unix_ms = worker.clock.now_unix_ms();
-        let Prepared { headers, body } = match prepare(&route, &job, started_at_unix_ms) {
+        let Shaped { event, memory } = shaped;
+        let Prepared { headers, body } = match prepare(&route, &job, &event, started_at_unix_ms) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let (endpoint, reason) = (route.row.id, error.as_str());
@@ -98,7 +109,9 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
                 return wait_until_usable(&job, &entered);
             }
         };
-        let exchange = match worker.client.exchange(route.request(headers, body)).await {
+        drop((event, memory));
+        let (request, token) = (route.request(headers, body), route.secrets.token.as_ref());
+        let exchange = match worker.tokens.exchange(&worker.client, route.row.id, token, request).await {
             Ok(exchange) => exchange,
             Err(NotMade::Identity(error)) => {
                 let (endpoint, reason) = (route.row.id, error.reason.as_str());
@@ -131,9 +144,9 @@ fn wait_until_usable(job: &Job, entered: &Entered) -> Ended {
 }
 
 /// Renders and signs. Headers of ours win over those of the endpoint.
-fn prepare(route: &EndpointRoute, job: &Job, now_ms: u64) -> Result<Prepared, SignError> {
+fn prepare(route: &EndpointRoute, job: &Job, event: &Event, now_ms: u64) -> Result<Prepared, SignError> {
     let policy = &route.row.policy;
-    let rendered = render(policy.format, &job.event);
+    let rendered = render(policy.format, event);
     let mut headers = route.headers.clone();
     let fallback = HeaderValue::from_static("application/octet-stream");
     headers.insert(CONTENT_TYPE, HeaderValue::try_from(rendered.content_type).unwrap_or(fallback));
@@ -147,6 +160,21 @@ fn prepare(route: &EndpointRoute, job: &Job, now_ms: u64) -> Result<Prepared, Si
         headers.insert(name, value);
     }
     Ok(Prepared { headers, body: rendered.body })
+}
+
+/// An attempt that ended before anything was sent. The delivery is tried again by the endpoint's policy; the endpoint,
+/// of which nothing was learnt, gets back what the delivery had taken.
+fn fail(worker: &Worker, job: &Job, Failed { route, entered, message }: Failed) -> Ended {
+    let effects = entered.give_back().into_iter().collect();
+    let exchange = Exchange {
+        outcome: Outcome::TransformFailed,
+        status_code: None,
+        retry_after: None,
+        excerpt: message.into(),
+        duration: Duration::ZERO,
+    };
+    worker.metrics.attempt_ended(exchange.outcome, exchange.duration);
+    Ended { effects, ..conclude(worker, job, &route, exchange, worker.clock.now_unix_ms()) }
 }
 
 /// The attempt's record and what follows from it for the delivery.

@@ -18,6 +18,7 @@ mod part;
 mod recorder;
 mod singly;
 mod state;
+mod transform;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +27,9 @@ use std::time::Duration;
 use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::limits::{
-    CONSUME_RETRY_PAUSE_MIN, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX, LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX,
-    LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX, SHORTAGE_LOG_INTERVAL,
-    SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET,
+    CONSUME_RETRY_PAUSE_MIN, DELETED_SUBSCRIPTION_PAUSE, DELETION_GRACE, DRAIN_DEADLINE, FAST_TRACK_EXCHANGES_MAX,
+    LEASE, LEASE_MARGIN, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, MESSAGE_RETURNS_MAX, PREFETCH_DELIVERIES_MAX,
+    SHORTAGE_LOG_INTERVAL, SLOW_TRACK_EXCHANGES_MAX, SOFT_BUDGET, TOKEN_REQUEST_TIMEOUT,
 };
 use dispatcher_core::table::DEFAULT_POOL;
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -39,12 +40,13 @@ use uuid::Uuid;
 use self::acknowledgement::Acknowledgement;
 use self::endpoints::Endpoints;
 use self::recorder::{Recorder, RecorderHandle};
+use self::transform::Transforms;
 use crate::clock::now_unix_ms;
-use crate::http::{Client, NotMade};
+use crate::http::{Client, NotMade, Tokens};
 use crate::ledger::{Hold, Ledger, LedgerClock};
 use crate::metrics::{Counted, Metrics, Role};
 use crate::queue::{Acknowledge, Consumer, Item, Queue, Received, Work};
-use crate::snapshot::SnapshotReceiver;
+use crate::snapshot::{Snapshot, SnapshotReceiver};
 
 /// The delivering role of one process and one pool.
 pub struct Deliver {
@@ -87,6 +89,10 @@ pub struct DeliverConfig {
     pub lease_margin: Duration,
     /// How long a drain waits for exchanges in flight.
     pub drain_deadline: Duration,
+    /// How long a delivery is held while its subscription is not in the table; then it is cancelled.
+    pub deletion_grace: Duration,
+    /// How long such a delivery is left alone before it is looked at again.
+    pub deletion_pause: Duration,
 }
 
 impl Default for DeliverConfig {
@@ -101,6 +107,8 @@ impl Default for DeliverConfig {
             lease: LEASE,
             lease_margin: LEASE_MARGIN,
             drain_deadline: DRAIN_DEADLINE,
+            deletion_grace: DELETION_GRACE,
+            deletion_pause: DELETED_SUBSCRIPTION_PAUSE,
         }
     }
 }
@@ -154,10 +162,12 @@ impl Deliver {
             clock: self.ledger.clock(),
             ledger: self.ledger,
             snapshot: self.snapshot,
+            tokens: Tokens::new(self.client.clone(), TOKEN_REQUEST_TIMEOUT),
             client: self.client,
             metrics: self.metrics,
             observers: self.observers,
             endpoints: Endpoints::default(),
+            transforms: Transforms::default(),
             recorder: handle,
             stopping: shutdown,
             aborting: CancellationToken::new(),
@@ -190,9 +200,11 @@ struct Worker {
     clock: LedgerClock,
     snapshot: SnapshotReceiver,
     client: Client,
+    tokens: Tokens,
     metrics: Arc<Metrics>,
     observers: broadcast::Sender<Arc<Observed>>,
     endpoints: Endpoints,
+    transforms: Transforms,
     recorder: RecorderHandle,
     fast: Arc<Semaphore>,
     slow: Arc<Semaphore>,
@@ -219,7 +231,7 @@ impl Worker {
                     while let Some(received) = self.next(consumer.as_mut()).await {
                         pause = Duration::ZERO;
                         if snapshot.has_changed().unwrap_or_default() {
-                            self.endpoints.evict(&snapshot.borrow_and_update().index);
+                            self.evict(&snapshot.borrow_and_update());
                         }
                         self.receive(received);
                     }
@@ -232,6 +244,13 @@ impl Worker {
             pause = (pause * 2).clamp(CONSUME_RETRY_PAUSE_MIN, LEDGER_RETRY_PAUSE_MAX);
             tokio::select! { () = self.stopping.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
         }
+    }
+
+    /// Forgets what is known of endpoints that are no longer in the table, or not as they were.
+    fn evict(&self, snapshot: &Snapshot) {
+        self.endpoints.evict(&snapshot.index);
+        let token = |endpoint| snapshot.routes.get(&endpoint).and_then(|route| route.secrets.token.as_ref());
+        self.tokens.retain(|endpoint, source| token(endpoint) == Some(source));
     }
 
     /// The next message; `None` when there is a reason to stop or to consume anew.

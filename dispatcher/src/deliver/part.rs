@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dispatcher_core::delivery::{DeliveryKey, Next};
+use dispatcher_core::delivery::{DeliveryKey, EndReason, Next};
 use dispatcher_core::event::Event;
 use dispatcher_core::table::TableVersion;
 use futures::StreamExt;
@@ -40,7 +40,16 @@ pub(super) struct Job {
 impl Job {
     /// The delivery goes back without an attempt.
     pub(super) fn wait(&self, delay: Duration) -> Ended {
-        let result = DeliveryResult { key: self.key, attempt: None, next: Next::Waiting { delay } };
+        self.without_attempt(Next::Waiting { delay })
+    }
+
+    /// The delivery is no longer wanted.
+    pub(super) fn cancel(&self, reason: EndReason) -> Ended {
+        self.without_attempt(Next::Cancelled(reason))
+    }
+
+    fn without_attempt(&self, next: Next) -> Ended {
+        let result = DeliveryResult { key: self.key, attempt: None, next };
         Ended { result, observed: None, effects: Vec::new() }
     }
 

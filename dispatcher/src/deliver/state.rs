@@ -123,6 +123,19 @@ impl State {
         }
     }
 
+    /// There was nothing to send for an exchange that was let go: it took no token and was no probe. Answers the gate
+    /// of a lane that lets only so many through at a time, so that the next one may take the place.
+    pub(super) fn give_back(&mut self, pass: &Pass, now_ms: u64) -> Option<Effect> {
+        self.abandon(pass);
+        if pass.epoch != self.epoch || self.is_disabled {
+            return None;
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.give_back();
+        }
+        self.quota().is_some().then(|| Effect::Gate(self.gate(now_ms, Duration::ZERO)))
+    }
+
     /// An exchange ended. Answers what that means for the lane.
     pub(super) fn leave(&mut self, pass: &Pass, exchange: &Exchange, row: &EndpointRow, now_ms: u64) -> Vec<Effect> {
         self.window.leave(window_result(exchange.outcome));
@@ -177,7 +190,14 @@ impl State {
     /// The gate that should be set now, closed for at least this long.
     pub(super) fn gate(&mut self, now_ms: u64, closed_for: Duration) -> GateChange {
         let closed_for = closed_for.max(Duration::from_millis(self.closed_until_ms.saturating_sub(now_ms)));
-        let quota = if self.breaker.state() != BreakerState::Closed {
+        let quota = self.quota();
+        self.is_lane_restricted = !closed_for.is_zero() || quota.is_some();
+        GateChange { endpoint: self.endpoint, revision: self.revision.clone(), closed_for, quota }
+    }
+
+    /// Most deliveries that one claim should take.
+    fn quota(&self) -> Option<u32> {
+        if self.breaker.state() != BreakerState::Closed {
             Some(self.probes)
         } else if self.pace.is_some() {
             Some(self.pace_quota)
@@ -185,9 +205,7 @@ impl State {
             Some(self.window.limit())
         } else {
             None
-        };
-        self.is_lane_restricted = !closed_for.is_zero() || quota.is_some();
-        GateChange { endpoint: self.endpoint, revision: self.revision.clone(), closed_for, quota }
+        }
     }
 
     /// Whatever made the endpoint fail may have been changed: it starts anew, but for what is in flight.
@@ -245,5 +263,102 @@ fn window_result(outcome: Outcome) -> WindowResult {
         | Outcome::Http410
         | Outcome::TransformFailed
         | Outcome::TokenFailed => WindowResult::Neutral,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher_core::delivery::Outcome;
+    use dispatcher_core::id::TenantId;
+    use dispatcher_core::recipient::RecipientRule;
+    use dispatcher_core::retry::RetryPolicy;
+    use dispatcher_core::table::{
+        BodyFormat, BreakerPolicy, DeliveryPolicy, EndpointState, RateLimit, Sealed, SigningScheme,
+    };
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+    const BUDGET: Duration = Duration::from_secs(1);
+
+    fn row() -> EndpointRow {
+        let tenant = TenantId::of_namespace_name("shop");
+        EndpointRow {
+            id: EndpointId::derive(tenant, "e"),
+            tenant,
+            name: "e".into(),
+            revision: "1".into(),
+            recipient: RecipientRule::Any,
+            state: EndpointState::Active,
+            host: "receiver.example".into(),
+            policy: DeliveryPolicy {
+                timeout_seconds: 15,
+                retry: RetryPolicy::default(),
+                rate_limit: Some(RateLimit { per_second: 1, burst: 1 }),
+                max_in_flight: 1,
+                circuit_breaker: BreakerPolicy {
+                    min_attempts: 1,
+                    initial_pause_seconds: 10,
+                    ..BreakerPolicy::default()
+                },
+                disable_after_failing_for_seconds: Some(1),
+                format: BodyFormat::Payload,
+                signing_scheme: SigningScheme::StandardWebhooks,
+            },
+            pool: "default".into(),
+            sealed: Sealed::default(),
+        }
+    }
+
+    fn pass(state: &mut State, row: &EndpointRow, now_ms: u64) -> Pass {
+        match state.enter(row, now_ms, Duration::ZERO) {
+            Enter::Go(pass) => pass,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_costs_the_endpoint_nothing() {
+        let row = row();
+        let mut state = State::new(&row, BUDGET);
+        // Neither a place, nor a token, nor a failure, for as long as it goes on.
+        for second in 0..100 {
+            let now_ms = NOW_MS + second * 1_000;
+            for _ in 0..3 {
+                let pass = pass(&mut state, &row, now_ms);
+                state.give_back(&pass, now_ms);
+            }
+        }
+        assert_eq!(state.breaker.state(), BreakerState::Closed);
+        assert_eq!((state.window.in_flight(), state.window.limit()), (0, 1));
+        assert_eq!((state.failing_since_ms, state.is_disabled), (None, false));
+    }
+
+    #[test]
+    fn a_probe_that_is_given_back_leaves_its_place_to_the_next() {
+        let mut row = row();
+        row.policy.rate_limit = None;
+        row.policy.disable_after_failing_for_seconds = None;
+        let mut state = State::new(&row, BUDGET);
+        let first = pass(&mut state, &row, NOW_MS);
+        let failed = Exchange {
+            outcome: Outcome::Http5xx,
+            status_code: Some(500),
+            retry_after: None,
+            excerpt: bytes::Bytes::new(),
+            duration: Duration::ZERO,
+        };
+        state.leave(&first, &failed, &row, NOW_MS);
+        assert!(matches!(state.enter(&row, NOW_MS, Duration::ZERO), Enter::Park(_)), "the circuit is open");
+
+        let later_ms = NOW_MS + 60_000;
+        for _ in 0..3 {
+            let probe = pass(&mut state, &row, later_ms);
+            let gate = state.give_back(&probe, later_ms);
+            // The claim that brought the probe closed the lane until its lease is over.
+            let Some(Effect::Gate(gate)) = gate else { panic!("{gate:?}") };
+            assert_eq!((gate.closed_for, gate.quota), (Duration::ZERO, Some(1)));
+        }
+        assert_ne!(state.breaker.state(), BreakerState::Closed, "nothing was learnt of the receiver");
     }
 }

@@ -107,7 +107,7 @@ impl From<AddressError> for Failure {
     fn from(error: AddressError) -> Self {
         tracing::debug!(%error, "an address is refused");
         let reason = error.reason();
-        let description = format!("the receiver's address is refused ({}): {}", reason.as_str(), what_to_do(reason));
+        let description = format!("the address is refused ({}): {}", reason.as_str(), what_to_do(reason));
         Self::Theirs { outcome: Outcome::AddressBlocked, description }
     }
 }

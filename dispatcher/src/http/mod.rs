@@ -9,6 +9,7 @@ pub mod identity;
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use self::failure::{Failure, RefusedAddress};
 pub use self::identity::Identity;
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
+pub use self::token::Tokens;
 use crate::clock::now_unix_ms;
 
 /// The outbound client. Cheap to clone; clones share their connections.

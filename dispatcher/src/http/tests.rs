@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::delivery::Outcome;
+use dispatcher_core::id::{EndpointId, TenantId};
+use dispatcher_core::table::{ClientAuthentication, TokenSource};
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Client, ClientConfig, Exchange, Lookup, NotMade, Request, ResolverConfig};
+use super::{Client, ClientConfig, Exchange, Lookup, NotMade, Request, ResolverConfig, Tokens};
 
 /// Answers every look-up with the same addresses.
 struct Answers(Vec<&'static str>);
@@ -77,6 +79,29 @@ async fn an_exchange_that_this_machine_cannot_make_is_no_outcome() {
     let (headers, body) = (HeaderMap::new(), Bytes::new());
     let request = Request { url: &url, identity: None, headers, body, deadline: Duration::from_secs(20) };
     assert_eq!(client.exchange(request).await, Err(NotMade::FileDescriptors));
+}
+
+#[tokio::test]
+async fn a_token_that_this_machine_cannot_ask_for_is_no_outcome_and_no_failure_of_its_server() {
+    let (address_policy, resolver) = (AddressPolicy::public_https(), ResolverConfig::default());
+    let client = Client::with_lookup(ClientConfig { address_policy, resolver }, NoFileDescriptor).unwrap();
+    let tokens = Tokens::new(client.clone(), Duration::from_secs(20));
+    let source = TokenSource {
+        url: "https://login.example.com/token".to_owned().into(),
+        client_id: "hooks".to_owned().into(),
+        client_secret: "hunter2".to_owned().into(),
+        authentication: ClientAuthentication::Basic,
+        scopes: Vec::new(),
+        audience: None,
+    };
+    let endpoint = EndpointId::derive(TenantId::of_namespace_name("shop"), "e");
+    let url = Url::parse("https://hooks.example.com/").unwrap();
+    // Nothing is remembered: it is tried again at once.
+    for _ in 0..2 {
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        let request = Request { url: &url, identity: None, headers, body, deadline: Duration::from_secs(20) };
+        assert_eq!(tokens.exchange(&client, endpoint, Some(&source), request).await, Err(NotMade::FileDescriptors));
+    }
 }
 
 #[test]

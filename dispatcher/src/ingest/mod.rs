@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use dispatcher_core::event::{Draft, Event, EventError, EventErrorReason};
-use dispatcher_core::filter::FilterBudget;
+use dispatcher_core::expression::EvaluationBudget;
 use dispatcher_core::id::{EventId, TenantId};
 use dispatcher_core::limits::{FANOUT_MAX, IDEMPOTENCY_KEY_LIFETIME, REQUEST_TARGETS_MAX};
 use dispatcher_core::route::Routed;
@@ -147,7 +147,11 @@ impl Ingest {
 }
 
 /// Where the events of one request go, within the bounds of one.
-fn route_all(snapshot: &Snapshot, events: &[Arc<Event>], budget: &mut FilterBudget) -> Result<Vec<Routed>, Problem> {
+fn route_all(
+    snapshot: &Snapshot,
+    events: &[Arc<Event>],
+    budget: &mut EvaluationBudget,
+) -> Result<Vec<Routed>, Problem> {
     let (mut all, mut targets) = (Vec::with_capacity(events.len()), 0);
     for event in events {
         let routed = snapshot.index.route(event, budget);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dispatcher_core::filter::FilterBudget;
+use dispatcher_core::expression::EvaluationBudget;
 use dispatcher_core::limits::ROUTING_THREADS_MAX;
 use tokio::sync::Semaphore;
 
@@ -26,9 +26,9 @@ impl Routing {
     /// thread for blocking work and with the steps that a request may have at all.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl Fn(&mut FilterBudget) -> T + Send + 'static,
+        work: impl Fn(&mut EvaluationBudget) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let mut budget = FilterBudget::inline();
+        let mut budget = EvaluationBudget::inline();
         let answer = work(&mut budget);
         if !budget.is_exceeded() {
             return Ok(answer);
@@ -40,7 +40,7 @@ impl Routing {
         let working = tokio::task::spawn_blocking(move || {
             // Held by the thread itself: a client that hangs up does not make room before the work is done.
             let _permit = permit;
-            work(&mut FilterBudget::of_request())
+            work(&mut EvaluationBudget::of_request())
         });
         working.await.map_err(|_| failed())
     }
@@ -51,7 +51,8 @@ mod tests {
     use std::sync::Mutex;
 
     use dispatcher_core::event::{Attributes, Event};
-    use dispatcher_core::filter::{Filter, FilterInput};
+    use dispatcher_core::expression::EventInput;
+    use dispatcher_core::filter::{Filter, FilterError};
     use dispatcher_core::id::{EventId, TenantId};
 
     use super::*;
@@ -76,10 +77,11 @@ mod tests {
             let (event, seen) = (event(numbers), Arc::new(Mutex::new(Vec::new())));
             let threads = Arc::clone(&seen);
             let routing = Routing::default();
-            let answer = routing.run(move |budget| {
+            let answer = routing.run(move |budget| -> Result<bool, FilterError> {
                 threads.lock().unwrap().push(std::thread::current().id());
                 let filter = Filter::compile("event.data.exists(x, x == 8)").unwrap();
-                FilterInput::read(&event, budget).and_then(|input| filter.matches(&input, budget))
+                let input = EventInput::read(&event, budget)?;
+                filter.matches(&input, budget)
             });
             assert_eq!(answer.await.unwrap(), Ok(false), "{numbers} numbers");
             let seen = seen.lock().unwrap();

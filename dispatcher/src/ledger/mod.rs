@@ -9,7 +9,9 @@
 //! - every change is compare-and-set on `(run, gen)`; a stale holder changes no state;
 //! - a finished delivery becomes unfinished only by [`Ledger::replay`].
 
+mod claiming;
 mod clock;
+mod days;
 mod dispatchers;
 mod histogram;
 pub mod isolate;

@@ -74,12 +74,15 @@ fn no_label_is_unbounded() {
 #[test]
 fn counters_count_and_histograms_observe() {
     let text = all_used().render().unwrap();
+    // A failed transform takes no time of an exchange.
+    let exchanges = Outcome::ALL.iter().filter(|outcome| outcome.is_about_endpoint()).count();
+    let exchanges = format!("harborhook_attempt_duration_seconds_count {exchanges}");
     for line in [
         "harborhook_accepted_events_total 1",
         "harborhook_accepted_deliveries_total 3",
         "harborhook_rejected_requests_total{reason=\"not-found\"} 1",
         "harborhook_attempts_total{outcome=\"http_5xx\"} 1",
-        &format!("harborhook_attempt_duration_seconds_count {}", Outcome::ALL.len()),
+        exchanges.as_str(),
         "harborhook_table_version 9",
         "harborhook_backlog_deliveries 7",
         "harborhook_clock_offset_seconds -0.25",

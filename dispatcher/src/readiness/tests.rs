@@ -96,3 +96,15 @@ fn work_stalls_only_while_it_is_there_and_none_of_it_gets_done() {
         assert_eq!(stall.sample(second(now), has_work, done), second(expected), "at {now}");
     }
 }
+
+#[test]
+fn the_page_has_every_check_with_its_roles() {
+    let page = include_str!("../../../docs/operations.md");
+    for (check, _) in judge(&well(DispatcherRole::All)).checks {
+        let of: Vec<&str> =
+            ROLES.into_iter().filter(|role| check.concerns(*role)).map(DispatcherRole::as_str).collect();
+        let of = if of.len() == ROLES.len() { "every role".to_owned() } else { of.join(", ") };
+        let row = format!("| `{}` | {of} |", check.as_str());
+        assert!(page.contains(&row), "docs/operations.md has no row {row}");
+    }
+}

@@ -8,4 +8,6 @@ mod identity;
 mod paths;
 mod protection;
 mod returned;
+mod token;
+mod transforms;
 mod unavailable;

@@ -1,6 +1,7 @@
-//! `harborctl route`: which endpoints would get an event, and why the others would not.
+//! `harborctl route`: which endpoints would get an event, what of it, and why the others would not.
 
-use serde_json::{Value, json};
+use dispatcher_core::limits::TRANSFORM_SHOWN_CHARACTERS_MAX;
+use serde_json::{Map, Value, json};
 
 use super::{cell, event};
 use crate::cli::RouteArguments;
@@ -38,10 +39,25 @@ fn rows(explanations: &Value, gets_it: &str) -> Vec<Value> {
         if let Some(fields) = row.as_object_mut() {
             fields.insert("gets_it".to_owned(), gets_it.into());
             let state = fields.get("endpoint_state").and_then(Value::as_str).unwrap_or("active");
-            if state != "active" {
-                fields.insert("message".to_owned(), format!("It waits: the endpoint is {state}.").into());
+            let waits = (state != "active").then(|| format!("It waits: the endpoint is {state}."));
+            let notes: Vec<String> = waits.into_iter().chain(transformed(fields)).collect();
+            if !notes.is_empty() {
+                fields.insert("message".to_owned(), notes.join(" ").into());
             }
         }
     }
     rows
+}
+
+/// What the subscription's transform makes of the event, as far as a line holds it.
+fn transformed(fields: &Map<String, Value>) -> Option<String> {
+    if let Some(error) = fields.get("transform_error").and_then(Value::as_str) {
+        return Some(format!("Nothing is sent: {error}"));
+    }
+    let json = fields.get("transformed")?.to_string();
+    let mut shown: String = json.chars().take(TRANSFORM_SHOWN_CHARACTERS_MAX).collect();
+    if shown.len() < json.len() {
+        shown.push('…');
+    }
+    Some(format!("It gets {shown}"))
 }

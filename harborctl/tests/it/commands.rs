@@ -67,6 +67,28 @@ fn a_dry_run_says_who_gets_it_and_why_the_others_do_not() {
 }
 
 #[test]
+fn a_dry_run_shows_what_a_transform_makes_of_the_event() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/transform"));
+    let dev = Running::dev(folder, data.path());
+    let order = r#"{"order": "A-7", "total_cents": 900, "items": [{"sku": "mug", "quantity": 2, "price_cents": 450}]}"#;
+    let answer = dev.ask(&["route", "--type", "order.created", "--data", order], 0);
+    let of = |name: &str| answer["matched"].as_array().unwrap().iter().find(|row| row["subscription"] == name).unwrap();
+    let text = serde_json::json!({"text": "New order A-7", "link": "https://shop.example/orders/A-7"});
+    assert_eq!(of("chat")["transformed"], text, "{answer}");
+    let pieces = serde_json::json!({"order": "A-7", "pieces": [{"sku": "mug", "quantity": 2}], "gift": false});
+    assert_eq!(of("warehouse")["transformed"], pieces, "{answer}");
+
+    // The warehouse's transform needs items.
+    let command = ["--server", &format!("http://{}", dev.address), "route", "--type", "order.created", "--data"];
+    let (code, stdout, _) = told(&run(&[&command[..], &[r#"{"order": "A-8"}"#]].concat()));
+    assert_eq!(code, 0, "{stdout}");
+    let line = |name: &str| stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line("chat").contains("It gets {\"link\":"), "{stdout}");
+    assert!(line("warehouse").contains("Nothing is sent: a field is missing in this event"), "{stdout}");
+}
+
+#[test]
 fn exit_codes_tell_who_is_to_blame() {
     let data = tempfile::tempdir().unwrap();
     let dev = Running::dev(quickstart(), data.path());

@@ -35,6 +35,14 @@ fn the_quickstart_delivers_every_sample_event_verified() {
 }
 
 #[test]
+fn the_example_of_transforms_delivers_verified() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), Path::new(QUICKSTART).join("../transform"));
+    let (code, stdout, stderr) = told(&run(&once(&folder, data.path(), &["--output", "json"])));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(stdout.matches("\"verified\":true").count(), 5, "{stdout}");
+}
+
+#[test]
 fn people_see_the_resources_and_the_attempts() {
     let data = tempfile::tempdir().unwrap();
     let (code, stdout, stderr) = told(&run(&once(Path::new(QUICKSTART), data.path(), &[])));

@@ -259,7 +259,10 @@ fn set_common<Resource, Row>(
 
 /// Whether only a change by the owner helps.
 fn is_terminal(problem: &Problem) -> bool {
-    matches!(problem.reason, Reason::InvalidSpec | Reason::InvalidFilter | Reason::AddressBlocked)
+    matches!(
+        problem.reason,
+        Reason::InvalidSpec | Reason::InvalidFilter | Reason::InvalidTransform | Reason::AddressBlocked
+    )
 }
 
 fn is_missing_reference(problem: &Problem) -> bool {

@@ -43,8 +43,8 @@ pub(super) fn plan_subscription<'a>(
                 name: name.to_owned(),
                 endpoints: valid.resolution.endpoints,
                 event_types: spec.event_types.clone(),
-                transform: None,
                 filter: spec.filter.clone(),
+                transform: spec.transform.clone(),
                 suspended: spec.suspend,
             };
             // A selector that matches nothing takes effect, and is reported all the same.

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::request::{headers, secret_value};
 use super::tls::{check_scheme, tls_identity};
+use super::token::token_source;
 use super::{Problem, admission, in_order};
 use crate::world::World;
 use crate::{effective, generate};
@@ -56,17 +57,12 @@ pub fn validate_endpoint(
     if let (Some(url), Some(_)) = (&url, &spec.tls) {
         problems.extend(check_scheme(url).err());
     }
+    let token = token_source(spec, namespace, &world.secrets, addresses, &mut problems);
     match (url, key) {
         (Some(url), Some(key)) if problems.is_empty() => Ok(ValidatedEndpoint {
             host: host_of(&url),
             policy,
-            secrets: EndpointSecrets {
-                url: Redacted::new(url.to_string()),
-                keys: vec![key],
-                headers,
-                tls,
-                token: None,
-            },
+            secrets: EndpointSecrets { url: Redacted::new(url.to_string()), keys: vec![key], headers, tls, token },
         }),
         _ => Err(in_order(problems)),
     }
@@ -84,6 +80,11 @@ fn url_of(endpoint: &Endpoint, namespace: &str, world: &World, addresses: &Addre
         }
         (None, None) => return Err(Problem::new(Reason::InvalidSpec, "spec", "set exactly one of url and urlFrom")),
     };
+    checked_url(text, field, reason, addresses)
+}
+
+/// A URL that requests may be sent to. `reason` is for a text that is no such URL.
+pub(super) fn checked_url(text: &str, field: &str, reason: Reason, addresses: &AddressPolicy) -> Result<Url, Problem> {
     let wrong = |message: &str| Problem::new(reason, field, message);
     if text.len() > URL_LENGTH_MAX {
         return Err(wrong(&format!("the URL must have at most {URL_LENGTH_MAX} characters")));

@@ -65,18 +65,19 @@ pub(super) fn headers(
         }
     }
     match spec.auth.as_ref().map(|auth| authorization(auth, namespace, secrets)) {
-        Some(Ok(value)) => headers.push(("Authorization".to_owned(), value)),
+        Some(Ok(Some(value))) => headers.push(("Authorization".to_owned(), value)),
         Some(Err(problem)) => problems.push(problem),
-        None => {}
+        Some(Ok(None)) | None => {}
     }
     headers
 }
 
-/// `Basic` (RFC 7617) or `Bearer` (RFC 6750) credentials.
-fn authorization(auth: &Auth, namespace: &str, secrets: &Secrets) -> Result<Redacted<String>, Problem> {
+/// `Basic` (RFC 7617) or `Bearer` (RFC 6750) credentials; none here if they have to be asked for.
+fn authorization(auth: &Auth, namespace: &str, secrets: &Secrets) -> Result<Option<Redacted<String>>, Problem> {
     let (reference, field) = match auth.type_ {
         AuthType::Basic => (&auth.password_secret_key_ref, "spec.auth.passwordSecretKeyRef"),
         AuthType::Bearer => (&auth.token_secret_key_ref, "spec.auth.tokenSecretKeyRef"),
+        AuthType::OAuth2 => return Ok(None),
     };
     let reference = reference.as_ref().ok_or_else(|| Problem::new(Reason::InvalidSpec, field, "is required"))?;
     let secret = secret_value(secrets, namespace, reference, field)?;
@@ -84,17 +85,16 @@ fn authorization(auth: &Auth, namespace: &str, secrets: &Secrets) -> Result<Reda
         let message = "the value must not contain line breaks or other control characters, at its end neither";
         return Err(Problem::new(Reason::SecretKeyMissing, field, message));
     }
-    let value = match auth.type_ {
-        AuthType::Basic => {
-            let mut plain = Zeroizing::new(Vec::with_capacity(secret.expose().len() + 512));
-            plain.extend_from_slice(auth.username.as_deref().unwrap_or_default().as_bytes());
-            plain.push(b':');
-            plain.extend_from_slice(secret.expose());
-            Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(&*plain))).into_bytes())
-        }
-        AuthType::Bearer => Zeroizing::new([b"Bearer ", secret.expose().as_slice()].concat()),
+    let value = if auth.type_ == AuthType::Basic {
+        let mut plain = Zeroizing::new(Vec::with_capacity(secret.expose().len() + 512));
+        plain.extend_from_slice(auth.username.as_deref().unwrap_or_default().as_bytes());
+        plain.push(b':');
+        plain.extend_from_slice(secret.expose());
+        Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(&*plain))).into_bytes())
+    } else {
+        Zeroizing::new([b"Bearer ", secret.expose().as_slice()].concat())
     };
-    header_value(&value, Reason::SecretKeyMissing, field)
+    header_value(&value, Reason::SecretKeyMissing, field).map(Some)
 }
 
 /// A header's value, which must be printable ASCII.

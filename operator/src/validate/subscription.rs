@@ -7,6 +7,7 @@ use crds::{Endpoint, Subscription};
 use dispatcher_core::filter::Filter;
 use dispatcher_core::id::{EndpointId, TenantId};
 use dispatcher_core::pattern::TypePattern;
+use dispatcher_core::transform::Transform;
 
 use super::{Problem, admission, in_order};
 
@@ -52,6 +53,9 @@ pub fn validate_subscription(
         }
         if let Some(Err(error)) = spec.filter.as_deref().map(Filter::compile) {
             problems.push(Problem::new(Reason::InvalidFilter, "spec.filter", error.to_string()));
+        }
+        if let Some(Err(error)) = spec.transform.as_deref().map(Transform::compile) {
+            problems.push(Problem::new(Reason::InvalidTransform, "spec.transform", error.to_string()));
         }
     }
     let resolution = resolve(subscription, tenant, endpoints);

@@ -1,11 +1,14 @@
 //! The resource types, the data plane and the pages say the same.
 
 use dispatcher_core::event::{Attributes, Event};
-use dispatcher_core::filter::{Filter, FilterBudget, FilterInput};
+use dispatcher_core::expression::{EvaluationBudget, EventInput};
+use dispatcher_core::filter::Filter;
 use dispatcher_core::id::{EventId, TenantId};
+use dispatcher_core::limits::TRANSFORM_RESULT_BYTES_MAX;
 use dispatcher_core::pattern::{TypePattern, validate_event_type};
 use dispatcher_core::sign::{Message, sign};
 use dispatcher_core::table::{KeyBytes, SigningKey, SigningScheme};
+use dispatcher_core::transform::Transform;
 use serde_json::{Value, json};
 
 const SUBSCRIPTION_PAGE: &str = include_str!("../../../docs/subscription.md");
@@ -90,10 +93,16 @@ fn every_header_that_a_scheme_sets_is_reserved() {
     }
 }
 
-#[test]
-fn filters_answer_as_their_page_says() {
-    let (_, after) = SUBSCRIPTION_PAGE.split_once("answer on the payload `").unwrap();
+/// An event with the payload that the page names after these words, and the first two columns of the table that
+/// follows.
+fn table_after(words: &str) -> (Event, Vec<[&'static str; 2]>) {
+    let (_, after) = SUBSCRIPTION_PAGE.split_once(words).unwrap();
     let (payload, after) = after.split_once('`').unwrap();
+    let rows = after.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+    let cells = rows.map(|row| {
+        let mut cells = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`']));
+        [cells.next().unwrap(), cells.next().unwrap()]
+    });
     let event = Event {
         id: EventId::from_parts(1_700_000_000_000, [7; 10]),
         tenant: TenantId::of_namespace_name("shop"),
@@ -103,30 +112,50 @@ fn filters_answer_as_their_page_says() {
         body: payload.to_owned().into(),
         attributes: Attributes::default(),
     };
-    let input = FilterInput::read(&event, &mut FilterBudget::of_request()).unwrap();
-    let rows = after.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
-    let mut rows_count = 0;
-    for row in rows {
-        let mut cells = row.split(" | ");
-        let filter = cells.next().unwrap().trim_matches(['|', ' ', '`']);
-        let mut budget = FilterBudget::of_request();
-        let answer = Filter::compile(filter).and_then(|filter| filter.matches(&input, &mut budget));
-        let answer = answer.map_or("error".to_owned(), |answer| answer.to_string());
-        assert_eq!(cells.next(), Some(answer.as_str()), "{filter}");
-        rows_count += 1;
-    }
-    assert!(rows_count >= 10, "{rows_count} rows");
+    (event, cells.collect())
 }
 
 #[test]
-fn the_page_names_the_limits_of_filters() {
+fn filters_answer_as_their_page_says() {
+    let (event, rows) = table_after("answer on the payload `");
+    let input = EventInput::read(&event, &mut EvaluationBudget::of_request()).unwrap();
+    assert!(rows.len() >= 10, "{rows:?}");
+    for [filter, expected] in rows {
+        let mut budget = EvaluationBudget::of_request();
+        let answer = Filter::compile(filter).and_then(|filter| filter.matches(&input, &mut budget));
+        assert_eq!(answer.map_or("error".to_owned(), |answer| answer.to_string()), expected, "{filter}");
+    }
+}
+
+#[test]
+fn transforms_yield_what_their_page_says() {
+    let (event, rows) = table_after("yield on the payload `");
+    assert!(rows.len() >= 10, "{rows:?}");
+    for [transform, expected] in rows {
+        let mut budget = EvaluationBudget::of_transform();
+        let result = Transform::compile(transform).and_then(|transform| transform.apply(&event, &mut budget));
+        let result = result.map_or("error".to_owned(), |json| String::from_utf8(json.to_vec()).unwrap());
+        assert_eq!(result, expected, "{transform}");
+    }
+}
+
+#[test]
+fn the_page_names_the_limits_of_filters_and_transforms() {
     for limit in [
+        format!("{} characters", dispatcher_core::limits::TRANSFORM_BYTES_MAX),
+        format!("{} parts", dispatcher_core::limits::TRANSFORM_NODES_MAX),
+        format!(
+            "{} MiB and {} levels",
+            TRANSFORM_RESULT_BYTES_MAX / 1024 / 1024,
+            dispatcher_core::limits::JSON_DEPTH_MAX
+        ),
         format!("{} characters", dispatcher_core::limits::FILTER_BYTES_MAX),
         format!("{} parts", dispatcher_core::limits::FILTER_NODES_MAX),
-        format!("{} levels", dispatcher_core::limits::FILTER_DEPTH_MAX),
+        format!("{} levels", dispatcher_core::limits::EXPRESSION_DEPTH_MAX),
         "1,000,000 steps".to_owned(),
     ] {
         assert!(SUBSCRIPTION_PAGE.contains(&limit), "{limit}");
     }
     assert_eq!(dispatcher_core::limits::FILTER_COST_MAX, 1_000_000);
+    assert_eq!(dispatcher_core::limits::TRANSFORM_COST_MAX, dispatcher_core::limits::FILTER_COST_MAX);
 }

@@ -211,11 +211,13 @@ fn folders_are_read_to_their_depth_and_hidden_ones_are_not() {
 }
 
 #[test]
-fn the_quickstart_is_right() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
-    let mut store = FileStore::default();
-    let problems = store.update(load_path(&folder));
-    assert!(problems.is_empty(), "{problems:?}");
-    assert!(!store.world().subscriptions.is_empty());
+fn the_examples_are_right() {
+    for example in ["quickstart", "transform"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
+        let mut store = FileStore::default();
+        let problems = store.update(load_path(&folder));
+        assert!(problems.is_empty(), "{example}: {problems:?}");
+        assert!(!store.world().subscriptions.is_empty(), "{example}");
+    }
     assert!(problems_of(&good("")).is_empty());
 }

@@ -12,6 +12,7 @@ fn the_schema_admits_exactly_what_the_data_plane_takes() {
         ("event type", schema::EVENT_TYPE_LENGTH_MAX, data_plane::EVENT_TYPE_BYTES_MAX),
         ("event type segments", schema::EVENT_TYPE_SEGMENTS_MAX, data_plane::EVENT_TYPE_SEGMENTS_MAX),
         ("filter", schema::FILTER_LENGTH_MAX, data_plane::FILTER_BYTES_MAX),
+        ("transform", schema::TRANSFORM_LENGTH_MAX, data_plane::TRANSFORM_BYTES_MAX),
         ("schedule", schema::RETRY_SCHEDULE_ENTRIES_MAX, data_plane::RETRY_SCHEDULE_ENTRIES_MAX),
     ] {
         assert_eq!(schema, data_plane, "{name}");

@@ -9,3 +9,4 @@ mod limits;
 mod plan;
 mod properties;
 mod tls;
+mod token;

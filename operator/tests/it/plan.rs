@@ -93,6 +93,9 @@ fn every_reason_of_an_invalid_endpoint_is_reached() {
 fn every_reason_of_an_invalid_subscription_is_reached() {
     for (spec, reason) in [
         ("endpointRef: {name: e}\neventTypes: ['**']\nfilter: 'event.'", Reason::InvalidFilter),
+        ("endpointRef: {name: e}\neventTypes: ['**']\ntransform: 'event.'", Reason::InvalidTransform),
+        ("endpointRef: {name: absent}\neventTypes: ['**']\ntransform: 'now()'", Reason::InvalidTransform),
+        ("endpointRef: {name: e}\neventTypes: ['**']\ntransform: '{\"type\": event.type}'", Reason::Programmed),
         ("endpointRef: {name: absent}\neventTypes: ['**']", Reason::EndpointNotFound),
         ("endpointSelector: {matchLabels: {team: b}}\neventTypes: ['**']", Reason::EndpointNotFound),
         ("endpointSelector: {matchLabels: {team: a}}\neventTypes: ['**']", Reason::Programmed),
@@ -160,6 +163,30 @@ fn a_subscription_that_becomes_invalid_keeps_its_last_good_route_and_says_so() {
     harness.settle();
     assert_eq!(harness.route("s"), Some(&before));
     assert!(harness.subscription_condition("s", ConditionType::Ready).message.contains("last good route"));
+}
+
+#[test]
+fn a_transform_reaches_the_route_and_a_broken_one_leaves_the_last_good_one() {
+    let shaped =
+        |transform: &str| format!("{}{}", good(""), subscription(&format!("{ROUTE}\ntransform: '{transform}'")));
+    let mut harness = Harness::of(&shaped("{\"type\": event.type}"));
+    harness.settle();
+    let before = harness.route("s").unwrap().clone();
+    assert_eq!(before.transform.as_deref(), Some("{\"type\": event.type}"));
+
+    harness.change(&shaped("event.type +"));
+    harness.settle();
+    assert_eq!(harness.route("s"), Some(&before));
+    let ready = harness.subscription_condition("s", ConditionType::Ready);
+    assert_eq!((ready.status.as_str(), &ready.reason), ("False", &word(Reason::InvalidTransform)));
+    assert!(ready.message.starts_with("spec.transform: "), "{}", ready.message);
+    assert!(ready.message.contains("last good route"), "{}", ready.message);
+    let stalled = harness.subscription_condition("s", ConditionType::Stalled);
+    assert_eq!(stalled.reason, word(Reason::InvalidTransform));
+
+    harness.change(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.settle();
+    assert_eq!(harness.route("s").unwrap().transform, None, "a transform that is taken out is gone");
 }
 
 #[test]

@@ -36,6 +36,7 @@ struct SubscriptionShape {
     by_label: bool,
     target: usize,
     filter: Option<usize>,
+    transform: Option<usize>,
     event_type: usize,
     suspend: bool,
 }
@@ -56,14 +57,16 @@ fn endpoint_shape() -> impl Strategy<Value = EndpointShape> {
 }
 
 fn subscription_shape() -> impl Strategy<Value = SubscriptionShape> {
-    let filter = proptest::option::of(0..FILTERS.len());
-    (0..3_usize, 0..2_usize, any::<bool>(), 0..4_usize, filter, 0..TYPES.len(), any::<bool>()).prop_map(
-        |(name, namespace, by_label, target, filter, event_type, suspend)| SubscriptionShape {
+    let expressions = || proptest::option::of(0..FILTERS.len());
+    let expressions = (expressions(), expressions());
+    (0..3_usize, 0..2_usize, any::<bool>(), 0..4_usize, expressions, 0..TYPES.len(), any::<bool>()).prop_map(
+        |(name, namespace, by_label, target, (filter, transform), event_type, suspend)| SubscriptionShape {
             name,
             namespace,
             by_label,
             target,
             filter,
+            transform,
             event_type,
             suspend,
         },
@@ -87,17 +90,20 @@ fn text_of(endpoints: &[EndpointShape], subscriptions: &[SubscriptionShape], sec
         .unwrap();
     }
     for shape in subscriptions {
-        let SubscriptionShape { name, namespace, by_label, target, filter, event_type, suspend } = shape;
+        let SubscriptionShape { name, namespace, by_label, target, filter, transform, event_type, suspend } = shape;
         let target = if *by_label {
             format!("endpointSelector: {{matchLabels: {{team: t{target}}}}}")
         } else {
             format!("endpointRef: {{name: e{target}}}")
         };
-        let filter = filter.map_or(String::new(), |filter| format!(", filter: '{}'", FILTERS[filter]));
+        let expression = |field: &str, place: Option<usize>| {
+            place.map_or(String::new(), |place| format!(", {field}: '{}'", FILTERS[place]))
+        };
+        let expressions = expression("filter", *filter) + &expression("transform", *transform);
         writeln!(
             text,
             "{head}kind: Subscription\nmetadata: {{name: s{name}, namespace: n{namespace}}}\n\
-             spec: {{{target}, eventTypes: ['{}'], suspend: {suspend}{filter}}}",
+             spec: {{{target}, eventTypes: ['{}'], suspend: {suspend}{expressions}}}",
             TYPES[*event_type],
         )
         .unwrap();

@@ -2,9 +2,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Attributes;
+use crate::event::{Attributes, Event};
 use crate::id::{EventId, TenantId};
-use crate::limits::{FILTER_DEPTH_MAX, FILTER_NODES_MAX};
+use crate::limits::{EXPRESSION_DEPTH_MAX, FILTER_NODES_MAX};
 
 fn event(data: impl Into<Bytes>) -> Event {
     Event {
@@ -20,12 +20,12 @@ fn event(data: impl Into<Bytes>) -> Event {
 
 fn answer(filter: &str, data: &str) -> Result<bool, FilterErrorReason> {
     let filter = Filter::compile(filter).map_err(|error| error.reason)?;
-    filter.matches(&FilterInput::new(&event(data.to_owned())), &mut plenty()).map_err(|error| error.reason)
+    filter.matches(&EventInput::new(&event(data.to_owned())), &mut plenty()).map_err(|error| error.reason)
 }
 
 /// A budget that no filter on its own can exceed.
-fn plenty() -> FilterBudget {
-    FilterBudget::new(u64::MAX, u64::MAX)
+fn plenty() -> EvaluationBudget {
+    EvaluationBudget::new(u64::MAX, u64::MAX)
 }
 
 const ORDER: &str = r#"{"total": 120.5, "count": 3, "big": 18446744073709551615, "least": -9223372036854775808,
@@ -85,8 +85,8 @@ fn a_filter_that_cannot_answer_says_why() {
 
 #[test]
 fn what_is_no_filter_is_refused_when_it_is_compiled() {
-    let deep = format!("{}true{}", "(".repeat(FILTER_DEPTH_MAX + 1), ")".repeat(FILTER_DEPTH_MAX + 1));
-    let negations = format!("{}true", "!".repeat(2 * FILTER_DEPTH_MAX));
+    let deep = format!("{}true{}", "(".repeat(EXPRESSION_DEPTH_MAX + 1), ")".repeat(EXPRESSION_DEPTH_MAX + 1));
+    let negations = format!("{}true", "!".repeat(2 * EXPRESSION_DEPTH_MAX));
     let many = vec!["true"; FILTER_NODES_MAX].join("&&");
     let long = format!("'{}' == ''", "x".repeat(FILTER_BYTES_MAX));
     for (filter, reason) in [
@@ -150,13 +150,13 @@ fn filters_share_the_steps_of_their_event_and_request() {
     let list = event(format!("[{}]", vec!["7"; 1_000].join(",")));
     let filter = Filter::compile("event.data.exists(x, x == 8)").unwrap();
     let mut budget = plenty();
-    let input = FilterInput::read(&list, &mut budget).unwrap();
+    let input = EventInput::read(&list, &mut budget).unwrap();
     filter.matches(&input, &mut budget).unwrap();
     let steps = u64::MAX - budget.steps_left();
 
-    let count = |budget: &mut FilterBudget| {
+    let count = |budget: &mut EvaluationBudget| {
         budget.begin_event();
-        let input = FilterInput::read(&list, budget)?;
+        let input = EventInput::read(&list, budget)?;
         (0..5).map(|_| filter.matches(&input, budget)).collect::<Result<Vec<bool>, FilterError>>()
     };
     let reason = |answer: Result<Vec<bool>, FilterError>| answer.map(|_| ()).map_err(|error| error.reason);
@@ -166,7 +166,7 @@ fn filters_share_the_steps_of_their_event_and_request() {
         (10 * steps, 6 * steps, Ok(()), Err(FilterErrorReason::CostExceeded)),
         (0, 0, Err(FilterErrorReason::CostExceeded), Err(FilterErrorReason::CostExceeded)),
     ] {
-        let mut budget = FilterBudget::new(event_steps, request_steps);
+        let mut budget = EvaluationBudget::new(event_steps, request_steps);
         assert_eq!(reason(count(&mut budget)), first, "first event, {event_steps} of {request_steps}");
         assert_eq!(budget.is_exceeded(), first.is_err());
         assert_eq!(reason(count(&mut budget)), second, "second event, {event_steps} of {request_steps}");
@@ -182,13 +182,13 @@ fn the_largest_filters_fit_the_stack_of_a_thread() {
         (format!("event.data{}", "[0]".repeat(100)), Err(Evaluation)),
         (format!("{}1 == 121", "1 + ".repeat(120)), Ok(true)),
         (vec!["event.type == 'x'"; 40].join(" || "), Ok(false)),
-        (format!("{}true{}", "(".repeat(FILTER_DEPTH_MAX), ")".repeat(FILTER_DEPTH_MAX)), Ok(true)),
-        ("event.".repeat(FILTER_BYTES_MAX / 6 - 1) + "a", Err(Evaluation)),
+        (format!("{}true{}", "(".repeat(EXPRESSION_DEPTH_MAX), ")".repeat(EXPRESSION_DEPTH_MAX)), Ok(true)),
+        ("event.".repeat(FILTER_BYTES_MAX / 6 - 1) + "a", Err(TooLarge)),
         ("a.".repeat(FILTER_BYTES_MAX / 2 - 1) + "a", Err(TooLarge)),
         ("1+".repeat(FILTER_BYTES_MAX / 2 - 1) + "1", Err(TooLarge)),
         ("1<".repeat(FILTER_BYTES_MAX / 2 - 1) + "1", Err(TooLarge)),
         ("a&&".repeat(FILTER_BYTES_MAX / 3 - 1) + "a", Err(Unsupported)),
-        ("a[".repeat(FILTER_DEPTH_MAX) + "a", Err(Syntax)),
+        ("a[".repeat(EXPRESSION_DEPTH_MAX) + "a", Err(Syntax)),
         ("!".repeat(FILTER_BYTES_MAX), Err(TooLarge)),
     ] {
         assert_eq!(answer(&text, "{}"), expected, "{text}");
@@ -267,14 +267,14 @@ proptest! {
 
     #[test]
     fn no_expression_panics_on_any_event(filter in expression(), data in data()) {
-        let answer = Filter::compile(&filter).and_then(|filter| filter.matches(&FilterInput::new(&event(data)), &mut plenty()));
+        let answer = Filter::compile(&filter).and_then(|filter| filter.matches(&EventInput::new(&event(data)), &mut plenty()));
         prop_assert!(answer.err().is_none_or(|error| !error.message.is_empty()));
     }
 
     #[test]
     fn no_text_panics_when_it_is_compiled(text in "\\PC{0,60}|[a-z.()\\[\\]{}'\"!&|+*?:,0-9 =<>\\\\-]{0,60}|(event|\\.|data|\\(|\\)|has|\\?|:|'|\\{|\\}){0,20}") {
         if let Ok(filter) = Filter::compile(&text) {
-            filter.matches(&FilterInput::new(&event("{}")), &mut plenty()).ok();
+            filter.matches(&EventInput::new(&event("{}")), &mut plenty()).ok();
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Building the index from rows.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use super::{Compiled, Route, RouteProblem, RoutingIndex, Rule, Tenant, TypeIndex};
+use super::{Compiled, Content, Route, RouteProblem, RoutingIndex, Rule, Tenant, TypeIndex};
 use crate::filter::Filter;
 use crate::id::{EndpointId, SubscriptionId};
 use crate::pattern::TypePattern;
 use crate::recipient::RecipientRule;
 use crate::table::{Row, RowKey, SubscriptionRow};
+use crate::transform::Transform;
 
 pub(super) fn build(rows: impl IntoIterator<Item = Row>) -> (RoutingIndex, Vec<RouteProblem>) {
     let mut index = RoutingIndex::default();
@@ -30,7 +32,8 @@ pub(super) fn build(rows: impl IntoIterator<Item = Row>) -> (RoutingIndex, Vec<R
     }
     let mut problems = Vec::new();
     for row in subscriptions.into_values() {
-        let rule = match rule(&row) {
+        let content = content(&row);
+        let rule = match rule(&row, &content) {
             Ok(rule) => Some(rule),
             Err(message) => {
                 let (row, tenant, name) = (RowKey::Subscription(row.id), row.tenant, row.name.clone());
@@ -38,18 +41,29 @@ pub(super) fn build(rows: impl IntoIterator<Item = Row>) -> (RoutingIndex, Vec<R
                 None
             }
         };
-        add(&mut index, Compiled { row, rule });
+        add(&mut index, Compiled { row, rule, content });
     }
     (index, problems)
 }
 
-fn rule(row: &SubscriptionRow) -> Result<Rule, String> {
+fn content(row: &SubscriptionRow) -> Content {
+    match row.transform.as_deref().map(Transform::compile) {
+        None => Content::Payload,
+        Some(Ok(transform)) => Content::Transformed(Arc::new(transform)),
+        Some(Err(error)) => Content::Invalid(error),
+    }
+}
+
+fn rule(row: &SubscriptionRow, content: &Content) -> Result<Rule, String> {
     let patterns: Result<Vec<TypePattern>, String> = row
         .event_types
         .iter()
         .map(|text| TypePattern::parse(text).map_err(|error| format!("event type {text:?}: {error}")))
         .collect();
     let filter = row.filter.as_deref().map(Filter::compile).transpose().map_err(|error| format!("filter: {error}"))?;
+    if let Content::Invalid(error) = content {
+        return Err(format!("transform: {error}"));
+    }
     Ok(Rule { patterns: patterns?, filter })
 }
 

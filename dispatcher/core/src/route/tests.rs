@@ -80,14 +80,14 @@ fn target(subscription: &str, endpoint: &str) -> Target {
 }
 
 fn routed(index: &RoutingIndex, event: &Event) -> BTreeSet<Target> {
-    let routed = index.route(event, &mut FilterBudget::of_request());
+    let routed = index.route(event, &mut EvaluationBudget::of_request());
     let targets: BTreeSet<Target> = routed.targets.iter().map(|(_, target)| *target).collect();
     assert_eq!(targets.len(), routed.targets.len(), "a target comes twice");
     targets
 }
 
 fn explain(index: &RoutingIndex, event: &Event, explanations_max: usize) -> Explained {
-    index.explain(event, explanations_max, &mut FilterBudget::of_request())
+    index.explain(event, explanations_max, &mut EvaluationBudget::of_request())
 }
 
 #[test]
@@ -167,9 +167,36 @@ fn explanations_name_the_reason_for_every_target() {
     );
     let first = explain(&index, &event, 7);
     assert_eq!((&first.explanations[..], first.is_truncated), (&explanations[..7], true));
-    let routed = index.route(&event, &mut FilterBudget::of_request());
+    let routed = index.route(&event, &mut EvaluationBudget::of_request());
     assert_eq!(routed.filter_errors.len(), 1);
     assert_eq!(routed.filter_errors[0].error.reason, FilterErrorReason::Evaluation);
+}
+
+#[test]
+fn what_a_subscription_sends_is_known_while_it_is_in_the_table() {
+    let row = |name: &str, transform: Option<&str>, suspended: bool| {
+        let transform = transform.map(str::to_owned);
+        Row::Subscription(SubscriptionRow { transform, suspended, ..subscription(name, &["billing"], &["**"]) })
+    };
+    let (index, problems) = RoutingIndex::build([
+        endpoint("billing", None),
+        row("plain", None, false),
+        row("shaped", Some("event.data.a"), false),
+        row("suspended", Some("event.data.a"), true),
+        row("broken", Some("event.data."), false),
+    ]);
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].name, "broken");
+    assert!(problems[0].message.starts_with("transform: "), "{}", problems[0].message);
+    let content = |name: &str| index.content(SubscriptionId::derive(tenant(), name));
+    assert!(matches!(content("plain"), Some(Content::Payload)));
+    assert!(matches!(content("shaped"), Some(Content::Transformed(_))));
+    assert!(matches!(content("suspended"), Some(Content::Transformed(_))), "what it matched before still goes");
+    assert!(matches!(content("broken"), Some(Content::Invalid(_))));
+    assert!(content("gone").is_none());
+    // A subscription of which nothing could be sent matches nothing.
+    let targets = [target("plain", "billing"), target("shaped", "billing")];
+    assert_eq!(routed(&index, &event("x", None, "{}")), targets.into());
 }
 
 #[test]
@@ -179,7 +206,7 @@ fn a_subscription_reaches_no_endpoint_of_another_tenant() {
     stolen.endpoints = vec![EndpointId::derive(other, "sink")];
     let (index, _) = RoutingIndex::build([endpoint_of(other, "sink", None), Row::Subscription(stolen)]);
     let event = event("order.created", None, "{}");
-    assert_eq!(index.route(&event, &mut FilterBudget::of_request()), Routed::default());
+    assert_eq!(index.route(&event, &mut EvaluationBudget::of_request()), Routed::default());
     assert_eq!(
         explain(&index, &event, 10).explanations[0].verdict,
         Verdict::NotMatched(NotMatchedReason::EndpointMissing)
@@ -195,7 +222,8 @@ fn the_fan_out_is_bounded_and_says_so() {
         endpoints.chain([Row::Subscription(subscription("all", &names[..count], &["**"]))]).collect::<Vec<_>>()
     };
     for (count, is_truncated) in [(FANOUT_MAX, false), (FANOUT_MAX + 1, true)] {
-        let routed = RoutingIndex::build(rows(count)).0.route(&event("x", None, "{}"), &mut FilterBudget::of_request());
+        let routed =
+            RoutingIndex::build(rows(count)).0.route(&event("x", None, "{}"), &mut EvaluationBudget::of_request());
         assert_eq!((routed.targets.len(), routed.is_truncated), (FANOUT_MAX, is_truncated));
     }
 }
@@ -209,7 +237,7 @@ fn filters_beyond_the_budget_fail_and_the_others_answer() {
     });
     let (index, _) = RoutingIndex::build(rows.chain([endpoint("audit", None)]));
     let event = event("x", None, "[1, 2, 3, 4, 5, 6, 7]");
-    let mut budget = FilterBudget::new(1_000, 1_500);
+    let mut budget = EvaluationBudget::new(1_000, 1_500);
     for (least, most) in [(1, 19), (1, 10), (0, 0)] {
         let routed = index.route(&event, &mut budget);
         assert_eq!(routed.targets.len() + routed.filter_errors.len(), 20);
@@ -219,10 +247,10 @@ fn filters_beyond_the_budget_fail_and_the_others_answer() {
         }
     }
     assert!(budget.is_exceeded());
-    let explained = index.explain(&event, 20, &mut FilterBudget::new(1_000, 1_000)).explanations;
+    let explained = index.explain(&event, 20, &mut EvaluationBudget::new(1_000, 1_000)).explanations;
     let failed = |one: &&Explanation| one.verdict == Verdict::NotMatched(NotMatchedReason::FilterFailed);
     assert!((1..20).contains(&explained.iter().filter(failed).count()));
-    let plenty = index.route(&event, &mut FilterBudget::of_request());
+    let plenty = index.route(&event, &mut EvaluationBudget::of_request());
     assert_eq!((plenty.targets.len(), plenty.filter_errors.len()), (20, 0));
 }
 
@@ -283,8 +311,8 @@ fn naive(rows: &[Row], event: &Event) -> BTreeSet<Target> {
     let mut targets = BTreeSet::new();
     for row in rows {
         let Row::Subscription(row) = row else { continue };
-        let mut budget = FilterBudget::of_request();
-        let input = FilterInput::read(event, &mut budget).unwrap();
+        let mut budget = EvaluationBudget::of_request();
+        let input = EventInput::read(event, &mut budget).unwrap();
         let has_type = row.event_types.iter().any(|text| TypePattern::parse(text).unwrap().matches(&event.event_type));
         let is_true = row
             .filter
@@ -319,5 +347,25 @@ proptest! {
             .map(|one| one.target)
             .collect();
         prop_assert_eq!(&explained, &expected);
+    }
+
+    #[test]
+    fn a_dry_run_says_what_happens_however_small_the_budget(
+        rows in table(),
+        event_type in event_type(),
+        recipient in recipient(),
+        data in prop::sample::select(vec!["{\"n\": 1}", "{\"n\": 2}", "{", "{\"x\": true}"]),
+        steps in 0_u64..60,
+    ) {
+        let event = event(&event_type, recipient, data);
+        let (index, _) = RoutingIndex::build(rows);
+        let routed = index.route(&event, &mut EvaluationBudget::new(steps, steps));
+        let explained = index.explain(&event, usize::MAX, &mut EvaluationBudget::new(steps, steps)).explanations;
+        let matched: BTreeSet<Target> =
+            explained.iter().filter(|one| one.verdict == Verdict::Matched).map(|one| one.target).collect();
+        prop_assert_eq!(matched, routed.targets.iter().map(|(_, target)| *target).collect::<BTreeSet<_>>());
+        let failed: BTreeSet<SubscriptionId> =
+            explained.iter().filter(|one| one.filter_error.is_some()).map(|one| one.target.subscription).collect();
+        prop_assert_eq!(failed, routed.filter_errors.iter().map(|failure| failure.subscription).collect::<BTreeSet<_>>());
     }
 }

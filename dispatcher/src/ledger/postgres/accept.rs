@@ -50,10 +50,6 @@ fn decide(first_uses: &FirstUses, new: &NewEvent) -> Result<Accepted, LedgerErro
     })
 }
 
-fn fanout_count(new: &NewEvent) -> usize {
-    new.parts.iter().map(|part| part.targets.len()).sum()
-}
-
 /// Puts in the keys that are new or over, then reads all of them. Two statements: the second sees a winner that
 /// committed while the first one waited for it. Keys are in order, so that two batches never wait for each other.
 async fn first_uses(
@@ -97,12 +93,12 @@ async fn first_uses(
     .bind(&keys)
     .fetch_all(&mut **transaction)
     .await?;
-    let in_batch: HashMap<EventId, usize> = events.iter().map(|new| (new.event.id, fanout_count(new))).collect();
+    let in_batch: HashMap<EventId, u32> = events.iter().map(|new| (new.event.id, new.fanout_count())).collect();
     let uses = rows.into_iter().map(|(tenant, key, digest, event, stored)| {
         let event = EventId(event);
         let stored = stored.map(count::<u32, _>).transpose()?;
         // An event of this very batch is not there yet.
-        let fanout_count = stored.or_else(|| in_batch.get(&event).and_then(|count| u32::try_from(*count).ok()));
+        let fanout_count = stored.or_else(|| in_batch.get(&event).copied());
         Ok(((TenantId(tenant), key), FirstUse { digest, event, fanout_count }))
     });
     uses.collect()
@@ -151,7 +147,7 @@ impl<'a> Batch<'a> {
         let event = &new.event;
         let attributes = serde_json::to_string(&event.attributes)
             .map_err(|_| encode::refused("the attributes of an event cannot be written as JSON"))?;
-        let mut targets = Vec::with_capacity(32 * fanout_count(new));
+        let mut targets = Vec::with_capacity(32 * new.fanout_count() as usize);
         let mut first_target = 0;
         for part in &new.parts {
             for target in &part.targets {
@@ -174,7 +170,7 @@ impl<'a> Batch<'a> {
         self.content_types.push(&event.content_type);
         self.attributes.push(attributes);
         self.table_versions.push(int8(new.table_version.0));
-        self.fanout_counts.push(int4(first_target));
+        self.fanout_counts.push(int4(new.fanout_count()));
         self.targets.push(targets);
         self.bodies.push(&event.body);
         Ok(())

@@ -8,7 +8,6 @@ mod bounds;
 mod lanes;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::id::{EventId, TenantId};
@@ -17,20 +16,10 @@ use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 pub(super) use self::bounds::OutboxBounds;
-use self::lanes::Due;
 use super::encode::{count, int4, int8, microseconds};
-use super::events::{self, Found};
+use super::events;
 use super::{Claim, Claimed, LedgerError, dispatchers};
-use crate::queue::{DueDelivery, Item, Work};
-
-struct Part {
-    tenant: TenantId,
-    event: EventId,
-    number: u16,
-    r#gen: u32,
-    first_target: usize,
-    target_count: usize,
-}
+use crate::ledger::claiming::{Due, Part, items, keep_within};
 
 /// Claims; see [`crate::ledger::Ledger::claim`].
 pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -> Result<Claimed, LedgerError> {
@@ -135,18 +124,6 @@ async fn ready_parts(
     parts.collect()
 }
 
-/// Keeps the parts that fit. If nothing else is claimed the first is kept even if it alone is too large: else it
-/// would never be delivered.
-fn keep_within(parts: &mut Vec<Part>, deliveries_max: usize, first_always: bool) {
-    let mut deliveries = 0;
-    let fitting = parts.iter().take_while(|part| {
-        deliveries += part.target_count;
-        deliveries <= deliveries_max
-    });
-    let kept = fitting.count();
-    parts.truncate(kept.max(usize::from(first_always)));
-}
-
 /// Leases the parts that nobody has taken, recorded or locked meanwhile, and answers them.
 async fn lease_parts(
     transaction: &mut Transaction<'_, Postgres>,
@@ -199,38 +176,5 @@ async fn with_events(
     let part_events = parts.iter().map(|part| (part.tenant, part.event));
     let due_events = due.iter().map(|due| (due.tenant, due.event));
     let events = events::of_work(pool, part_events.chain(due_events).collect()).await?;
-    let mut items = Vec::new();
-    for (event, deliveries) in by_event(due) {
-        let Some(found) = events.get(&event) else { continue };
-        items.push(found.item(Work::Due(deliveries), lease_until_ms));
-    }
-    for Part { event, number, r#gen, first_target, target_count, .. } in parts {
-        let Some(found) = events.get(&event) else { continue };
-        let Some(targets) = found.targets.get(first_target..first_target + target_count) else {
-            tracing::error!(%event, part = number, "an outbox part names targets that its event does not have");
-            continue;
-        };
-        items.push(found.item(Work::Part { part: number, r#gen, targets: targets.to_vec() }, lease_until_ms));
-    }
-    Ok(Claimed { items, next_due_in })
-}
-
-/// Deliveries of the same event travel together. The order of the lanes is kept as far as that allows.
-fn by_event(due: Vec<Due>) -> Vec<(EventId, Vec<DueDelivery>)> {
-    let mut places: HashMap<EventId, usize> = HashMap::new();
-    let mut groups: Vec<(EventId, Vec<DueDelivery>)> = Vec::new();
-    for Due { event, delivery, .. } in due {
-        let place = *places.entry(event).or_insert_with(|| {
-            groups.push((event, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(delivery);
-    }
-    groups
-}
-
-impl Found {
-    fn item(&self, work: Work, lease_until_unix_ms: u64) -> Item {
-        Item { event: Arc::clone(&self.event), table_version: self.table_version, lease_until_unix_ms, work }
-    }
+    Ok(Claimed { items: items(&events, parts, due, lease_until_ms), next_due_in })
 }

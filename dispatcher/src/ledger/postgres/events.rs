@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::encode::{self, count};
 use super::listing::{before, page};
 use super::{EventQuery, EventRecord, LedgerError, Page};
+use crate::ledger::claiming::Found;
 
 /// A page of events; see [`crate::ledger::Ledger::events`].
 pub(super) async fn events(
@@ -91,13 +92,6 @@ pub(super) fn targets_of(bytes: &[u8]) -> Result<Vec<Target>, LedgerError> {
             Ok(Target { subscription: SubscriptionId(id(subscription)?), endpoint: EndpointId(id(endpoint)?) })
         })
         .collect()
-}
-
-/// An event as claimed work needs it.
-pub(super) struct Found {
-    pub(super) event: Arc<Event>,
-    pub(super) targets: Vec<Target>,
-    pub(super) table_version: TableVersion,
 }
 
 /// Reads events, each once. One that is not there is missing in the answer.

@@ -7,25 +7,26 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::encode::int8;
-use super::{LedgerError, Maintained, dispatchers, retention};
+use super::{LedgerError, Maintained, dispatchers, retention, routes};
+use crate::ledger::days;
 
 /// The partitioned tables, each with the column that carries the day.
 const PARTITIONED: [(&str, &str); 3] = [("events", "id"), ("deliveries", "id"), ("attempts", "delivery")];
-
-/// Seconds of a day, and of nothing else: days begin at midnight UTC.
-const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Keeps the ledger in order; see [`crate::ledger::Ledger::maintain`]. Of several processes one changes partitions.
 pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maintained, LedgerError> {
     dispatchers::forget_silent(pool).await?;
     let mut done = Maintained { days_made: make_partitions(pool).await?, ..Maintained::default() };
-    let kept_days = i32::try_from(retention.as_secs() / DAY_SECONDS).unwrap_or(i32::MAX / 2).max(1);
-    let first_kept = today(pool).await?.saturating_sub(kept_days);
+    let kept_days = i32::try_from(days::whole_days(retention)).unwrap_or(i32::MAX);
+    let first_kept = today(pool).await?.saturating_sub(kept_days).max(0);
     done.deliveries_ended = retention::end_unfinished(pool, first_of_day(first_kept)).await?;
-    for day in days(pool).await?.into_iter().filter(|day| *day < first_kept) {
+    for day in present_days(pool).await?.into_iter().filter(|day| *day < first_kept) {
         done.days_dropped += u32::from(drop_day(pool, day).await?);
     }
     empty_defaults(pool, first_of_day(first_kept)).await?;
+    // A day more, for events that were routed by a table of the moment before.
+    let dropped_before_ms = u64::try_from(first_kept - 1).unwrap_or_default() * days::DAY_MS;
+    routes::forget_dropped(pool, dropped_before_ms).await?;
     let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM events_default").fetch_one(pool).await?;
     done.events_outside = u64::try_from(outside).unwrap_or_default();
     sqlx::query("DELETE FROM endpoint_statistics WHERE minute <= floor(extract(epoch FROM now()) / 60)::int8 - $1")
@@ -37,7 +38,7 @@ pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maint
 
 /// Makes the partitions of yesterday, today and the coming days that are missing; answers how many days.
 pub(super) async fn make_partitions(pool: &PgPool) -> Result<u32, LedgerError> {
-    let (today, present) = (today(pool).await?, days(pool).await?);
+    let (today, present) = (today(pool).await?, present_days(pool).await?);
     let mut made = 0;
     for day in today - 1..=today + LEDGER_PARTITION_DAYS_AHEAD {
         if !present.contains(&day) {
@@ -54,7 +55,7 @@ async fn today(pool: &PgPool) -> Result<i32, LedgerError> {
 }
 
 /// Days that have partitions.
-async fn days(pool: &PgPool) -> Result<Vec<i32>, LedgerError> {
+async fn present_days(pool: &PgPool) -> Result<Vec<i32>, LedgerError> {
     Ok(sqlx::query_scalar(
         "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') - date '1970-01-01' FROM pg_inherits i
          JOIN pg_class c ON c.oid = i.inhrelid
@@ -66,8 +67,7 @@ async fn days(pool: &PgPool) -> Result<Vec<i32>, LedgerError> {
 
 /// The lowest identity of a day.
 fn first_of_day(day: i32) -> Uuid {
-    let ms = u64::try_from(day).unwrap_or_default() * DAY_SECONDS * 1000;
-    Uuid::from_u128(u128::from(ms) << 80)
+    days::first_of_day(u64::try_from(day).unwrap_or_default())
 }
 
 /// The end of a partition's name, as `20260131`.
@@ -157,20 +157,4 @@ async fn empty_defaults(pool: &PgPool, bound: Uuid) -> Result<(), LedgerError> {
         transaction.commit().await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use dispatcher_core::id::EventId;
-
-    use super::*;
-
-    #[test]
-    fn a_day_holds_the_identities_of_its_milliseconds() {
-        let midnight_ms = 20_781 * DAY_SECONDS * 1000;
-        let id = |ms: u64, random: u8| EventId::from_parts(ms, [random; 10]).0;
-        assert!(id(midnight_ms - 1, 0xff) < first_of_day(20_781));
-        assert!(id(midnight_ms, 0) >= first_of_day(20_781));
-        assert!(id(midnight_ms + DAY_SECONDS * 1000 - 1, 0xff) < first_of_day(20_782));
-    }
 }

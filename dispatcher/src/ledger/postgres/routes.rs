@@ -91,7 +91,8 @@ async fn put_rows(
     sqlx::query(
         "INSERT INTO routes (kind, id, version, content)
          SELECT kind, id, $4, content FROM unnest($1::int2[], $2::uuid[], $3::text[]) AS u(kind, id, content)
-         ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, content = excluded.content",
+         ON CONFLICT (kind, id) DO UPDATE
+         SET version = excluded.version, content = excluded.content, dropped_at = NULL",
     )
     .bind(&kinds)
     .bind(&ids)
@@ -150,7 +151,7 @@ async fn drop_rows(
 ) -> Result<(), LedgerError> {
     let (kinds, ids): (Vec<i16>, Vec<Uuid>) = keys.iter().map(|key| key_columns(*key)).unzip();
     sqlx::query(
-        "UPDATE routes r SET version = $3, content = NULL FROM unnest($1::int2[], $2::uuid[]) AS u(kind, id)
+        "UPDATE routes r SET version = $3, content = NULL, dropped_at = now() FROM unnest($1::int2[], $2::uuid[]) AS u(kind, id)
          WHERE r.kind = u.kind AND r.id = u.id AND r.content IS NOT NULL AND r.kind = ANY($1) AND r.id = ANY($2)",
     )
     .bind(&kinds)
@@ -174,7 +175,29 @@ async fn drop_rows(
     Ok(())
 }
 
-/// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger.
+/// Forgets rows and lanes of endpoints that were dropped before a time, in milliseconds since the Unix epoch. Whoever has
+/// an older table than the last of them reads all of it the next time.
+pub(super) async fn forget_dropped(pool: &PgPool, before_ms: u64) -> Result<(), LedgerError> {
+    let mut transaction = pool.begin().await?;
+    for statement in [
+        "UPDATE ledger SET changes_since = greatest(changes_since, (
+             SELECT max(version) FROM routes WHERE dropped_at < 'epoch'::timestamptz + $1 * interval '1 millisecond'))",
+        "DELETE FROM routes WHERE dropped_at < 'epoch'::timestamptz + $1 * interval '1 millisecond'",
+        "WITH locked AS MATERIALIZED (
+             SELECT endpoint FROM lanes l WHERE dropped_at < 'epoch'::timestamptz + $1 * interval '1 millisecond'
+                AND NOT EXISTS (SELECT FROM due WHERE due.endpoint = l.endpoint OFFSET 0)
+             ORDER BY endpoint FOR UPDATE SKIP LOCKED),
+         gone AS (DELETE FROM lanes WHERE endpoint = ANY(ARRAY(SELECT endpoint FROM locked)))
+         DELETE FROM endpoint_health WHERE endpoint = ANY(ARRAY(SELECT endpoint FROM locked))",
+    ] {
+        sqlx::query(statement).bind(int8(before_ms)).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger, and
+/// what has changed since one from long ago is not known any more.
 pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
     const VERSION: &str = "SELECT table_version FROM ledger";
     if let Some(since) = since {
@@ -184,9 +207,11 @@ pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Re
         }
     }
     let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let present: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *snapshot).await?;
+    let (present, changes_since): (i64, i64) =
+        sqlx::query_as("SELECT table_version, changes_since FROM ledger").fetch_one(&mut *snapshot).await?;
     let version = TableVersion(count(present)?);
-    let known = since.filter(|since| *since <= version);
+    let told = TableVersion(count(changes_since)?)..=version;
+    let known = since.filter(|since| told.contains(since));
     let rows: Vec<(i16, Uuid, Option<String>)> =
         sqlx::query_as("SELECT kind, id, content FROM routes WHERE version > $1 ORDER BY kind, id")
             .bind(int8(known.unwrap_or_default().0))

@@ -26,8 +26,11 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Counts an attempt that took effect.
+    /// Counts an attempt that took effect, if it says something about the endpoint.
     pub(super) fn attempt(&mut self, endpoint: EndpointId, attempt: &Attempt) {
+        if !attempt.outcome.is_about_endpoint() {
+            return;
+        }
         self.last.insert(endpoint, (attempt.outcome, attempt.status_code));
         let bucket = self.histograms.entry(endpoint).or_default().entry(bucket_of(attempt.duration)).or_default();
         bucket.0 += 1;

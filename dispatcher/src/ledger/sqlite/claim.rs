@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Target;
-use dispatcher_core::event::Event;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, SubscriptionId, TenantId};
 use dispatcher_core::limits::{
     CLAIM_DUE_SHARE, CLAIM_LANE_DELIVERIES_MAX, CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX,
@@ -21,7 +20,8 @@ use uuid::Uuid;
 use super::encode::{self, Hex, blob, count, integer, milliseconds, uuid};
 use super::listing::{event_of, targets_of};
 use super::{Claim, Claimed, LedgerError, NEVER_MS, begin, dispatchers};
-use crate::queue::{DueDelivery, Item, Work};
+use crate::ledger::claiming::{Due, Found, Lane, Part, items, keep_within, share};
+use crate::queue::DueDelivery;
 
 /// When something in a pool is due next: the end of a part's lease, or a lane.
 const NEXT_DUE: &str = "SELECT min(at) AS at FROM (
@@ -43,21 +43,6 @@ pub(super) struct ClaimedWork {
     due: Vec<Due>,
     lease_until_ms: u64,
     next_due_in: Option<Duration>,
-}
-
-struct Part {
-    tenant: TenantId,
-    event: EventId,
-    number: u16,
-    r#gen: u32,
-    first_target: usize,
-    target_count: usize,
-}
-
-struct Due {
-    tenant: TenantId,
-    event: EventId,
-    delivery: DueDelivery,
 }
 
 /// What a claim sees before it writes.
@@ -133,18 +118,6 @@ async fn ready_parts(
     parts.collect()
 }
 
-/// Keeps the parts that fit. If nothing else is claimed the first is kept even if it alone is too large: else it
-/// would never be delivered.
-fn keep_within(parts: &mut Vec<Part>, deliveries_max: usize, first_always: bool) {
-    let mut deliveries = 0;
-    let fitting = parts.iter().take_while(|part| {
-        deliveries += part.target_count;
-        deliveries <= deliveries_max
-    });
-    let kept = fitting.count();
-    parts.truncate(kept.max(usize::from(first_always)));
-}
-
 async fn lease_parts(
     transaction: &mut Transaction<'_, Sqlite>,
     parts: &[Part],
@@ -163,11 +136,6 @@ async fn lease_parts(
     .execute(&mut **transaction)
     .await?;
     Ok(())
-}
-
-struct Lane {
-    endpoint: EndpointId,
-    quota: Option<u32>,
 }
 
 async fn claim_due(
@@ -205,13 +173,6 @@ async fn claim_due(
     lease_due(transaction, &claimed, claim.instance, lease_until_ms).await?;
     turn_lanes(transaction, &lanes, &claimed, times, lease_until_ms).await?;
     Ok(claimed)
-}
-
-/// What one of the lanes may give, so that all of them together give no more than the claim may take.
-fn share(deliveries_max: usize, lanes: usize, place: usize, lane: &Lane) -> usize {
-    let even = deliveries_max / lanes + usize::from(place < deliveries_max % lanes);
-    let quota = lane.quota.map_or(usize::MAX, |quota| quota as usize);
-    even.min(CLAIM_LANE_DELIVERIES_MAX).min(quota)
 }
 
 /// The lanes whose turn it is, no tenant with more than its share.
@@ -313,47 +274,7 @@ pub(super) async fn with_events(readers: &SqlitePool, claimed: ClaimedWork) -> R
     let part_events = parts.iter().map(|part| (part.tenant, part.event));
     let due_events = due.iter().map(|due| (due.tenant, due.event));
     let events = events_of(readers, part_events.chain(due_events).collect()).await?;
-
-    let mut items = Vec::new();
-    for (event, deliveries) in by_event(due) {
-        let Some(found) = events.get(&event) else { continue };
-        items.push(found.item(Work::Due(deliveries), lease_until_ms));
-    }
-    for Part { event, number, r#gen, first_target, target_count, .. } in parts {
-        let Some(found) = events.get(&event) else { continue };
-        let Some(targets) = found.targets.get(first_target..first_target + target_count) else {
-            tracing::error!(%event, part = number, "an outbox part names targets that its event does not have");
-            continue;
-        };
-        items.push(found.item(Work::Part { part: number, r#gen, targets: targets.to_vec() }, lease_until_ms));
-    }
-    Ok(Claimed { items, next_due_in })
-}
-
-/// Deliveries of the same event travel together. The order of the lanes is kept as far as that allows.
-fn by_event(due: Vec<Due>) -> Vec<(EventId, Vec<DueDelivery>)> {
-    let mut places: HashMap<EventId, usize> = HashMap::new();
-    let mut groups: Vec<(EventId, Vec<DueDelivery>)> = Vec::new();
-    for Due { event, delivery, .. } in due {
-        let place = *places.entry(event).or_insert_with(|| {
-            groups.push((event, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(delivery);
-    }
-    groups
-}
-
-struct Found {
-    event: Arc<Event>,
-    targets: Vec<Target>,
-    table_version: TableVersion,
-}
-
-impl Found {
-    fn item(&self, work: Work, lease_until_unix_ms: u64) -> Item {
-        Item { event: Arc::clone(&self.event), table_version: self.table_version, lease_until_unix_ms, work }
-    }
+    Ok(Claimed { items: items(&events, parts, due, lease_until_ms), next_due_in })
 }
 
 async fn events_of(

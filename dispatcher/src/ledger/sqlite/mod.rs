@@ -14,6 +14,7 @@ mod finish;
 mod listing;
 mod open;
 mod record;
+mod retention;
 mod routes;
 mod take;
 
@@ -241,9 +242,8 @@ impl Ledger for SqliteLedger {
         dispatchers::dispatchers(&self.readers, seen_within, now_unix_ms()).await
     }
 
-    async fn maintain(&self, _retention: Duration) -> Result<Maintained, LedgerError> {
-        dispatchers::forget_silent(&mut *self.writer().await, now_unix_ms()).await?;
-        Ok(Maintained::default())
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        retention::maintain(&self.writer, retention, now_unix_ms()).await
     }
 
     fn clock(&self) -> LedgerClock {

@@ -69,7 +69,7 @@ async fn put_rows(
     sqlx::query(
         "INSERT INTO routes (kind, id, version, row)
          SELECT value->>0, unhex(value->>1), ?2, value->>2 FROM json_each(?1) WHERE true
-         ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, row = excluded.row",
+         ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, row = excluded.row, dropped_at = NULL",
     )
     .bind(encode::rows(&columns.collect::<Result<Vec<_>, LedgerError>>()?)?)
     .bind(integer(version.0))
@@ -120,11 +120,12 @@ async fn drop_rows(
     let columns: Vec<_> = keys.iter().map(|key| key_columns(*key)).map(|(kind, id)| (kind, Hex(id))).collect();
     let columns = encode::rows(&columns)?;
     sqlx::query(
-        "UPDATE routes SET version = ?2, row = NULL FROM json_each(?1) j
+        "UPDATE routes SET version = ?2, row = NULL, dropped_at = ?3 FROM json_each(?1) j
          WHERE routes.kind = j.value->>0 AND routes.id = unhex(j.value->>1) AND routes.row IS NOT NULL",
     )
     .bind(&columns)
     .bind(integer(version.0))
+    .bind(integer(now_ms))
     .execute(&mut **transaction)
     .await?;
     sqlx::query(
@@ -139,12 +140,31 @@ async fn drop_rows(
     Ok(())
 }
 
-/// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger.
+/// Forgets rows and lanes of endpoints that were dropped before a time. Whoever has an older table than the last of them
+/// reads all of it the next time.
+pub(super) async fn forget_dropped(writer: &mut SqliteConnection, before_ms: u64) -> Result<(), LedgerError> {
+    let mut transaction = begin(writer).await?;
+    for statement in [
+        "UPDATE ledger SET changes_since =
+             max(changes_since, coalesce((SELECT max(version) FROM routes WHERE dropped_at < ?1), 0))",
+        "DELETE FROM routes WHERE dropped_at < ?1",
+        "DELETE FROM lanes WHERE dropped_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM due WHERE due.endpoint = lanes.endpoint)",
+    ] {
+        sqlx::query(statement).bind(integer(before_ms)).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger, and
+/// what has changed since one from long ago is not known any more.
 pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
     let mut snapshot = readers.begin().await?;
-    let row = sqlx::query("SELECT table_version FROM ledger").fetch_one(&mut *snapshot).await?;
+    let row = sqlx::query("SELECT table_version, changes_since FROM ledger").fetch_one(&mut *snapshot).await?;
     let version = TableVersion(count(row.try_get("table_version")?)?);
-    let known = since.filter(|since| *since <= version);
+    let told = TableVersion(count(row.try_get("changes_since")?)?)..=version;
+    let known = since.filter(|since| told.contains(since));
     let mut load = TableLoad { version, complete: known.is_none(), ..TableLoad::default() };
     if known == Some(version) {
         return Ok(load);

@@ -15,18 +15,18 @@ use dispatcher::ledger::{AttemptRecord, DeliveryRecord, Ledger, NewEvent};
 use dispatcher::metrics::Metrics;
 use dispatcher::queue::memory::MemoryQueue;
 use dispatcher::queue::{Item, Message, Queue, Track, Work};
-use dispatcher::snapshot::SnapshotLoader;
+use dispatcher::snapshot::{SnapshotLoader, SnapshotReceiver};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::delivery::{Target, split_into_parts};
 use dispatcher_core::event::{Attributes, Event};
 use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
-use dispatcher_core::limits::ATTEMPTS_READ_MAX;
+use dispatcher_core::limits::{ATTEMPTS_READ_MAX, LEASE};
 use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::retry::{Backoff, RetryPolicy};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{
     BodyFormat, BreakerPolicy, DEFAULT_POOL, DeliveryPolicy, EndpointRow, EndpointSecrets, EndpointState, KeyBytes,
-    Row, SigningKey, SigningScheme, TableChange, TableVersion,
+    Row, SigningKey, SigningScheme, SubscriptionRow, TableChange, TableVersion,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -87,6 +87,11 @@ impl Receiver {
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// What was seen since the last call.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -192,6 +197,7 @@ pub(crate) struct Process {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) queue: Arc<MemoryQueue>,
     pub(crate) observers: broadcast::Sender<Arc<dispatcher::deliver::Observed>>,
+    snapshot: SnapshotReceiver,
     table_changed: Arc<Notify>,
     shutdown: CancellationToken,
     deliver: JoinHandle<()>,
@@ -222,6 +228,8 @@ impl Process {
         let folder = tempfile::tempdir().unwrap();
         let real: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
         put(&real, rows).await;
+        let put = vec![Row::Subscription(subscription("all", None))];
+        real.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
         let ledger = wrap(real);
         let queue = Arc::new(MemoryQueue::new(256));
         let (metrics, table_changed) = (Arc::new(Metrics::new()), Arc::new(Notify::new()));
@@ -249,7 +257,7 @@ impl Process {
             config,
             ledger: Arc::clone(&ledger),
             queue: wrap_queue(Arc::clone(&queue)),
-            snapshot,
+            snapshot: snapshot.clone(),
             client,
             metrics,
             observers: observers.clone(),
@@ -258,7 +266,7 @@ impl Process {
         tokio::spawn(loader.run(shutdown.clone()));
         tokio::spawn(due.run(shutdown.clone()));
         let deliver = tokio::spawn(deliver.run(shutdown.clone()));
-        Self { ledger, queue, observers, table_changed, shutdown, deliver, _folder: folder }
+        Self { ledger, queue, observers, snapshot, table_changed, shutdown, deliver, _folder: folder }
     }
 
     /// Changes endpoints.
@@ -267,18 +275,56 @@ impl Process {
         self.table_changed.notify_one();
     }
 
+    /// Changes the table, and waits until the process has loaded it.
+    pub(crate) async fn change_table(&self, change: TableChange) {
+        let version = self.ledger.publish_table(change).await.unwrap();
+        self.table_changed.notify_one();
+        let mut snapshot = self.snapshot.clone();
+        let loading = snapshot.wait_for(|snapshot| snapshot.version >= version);
+        drop(tokio::time::timeout(Duration::from_mins(1), loading).await.expect("the table is loaded").unwrap());
+    }
+
+    /// Puts a subscription with this transform into the table.
+    pub(crate) async fn subscribe(&self, name: &str, transform: Option<&str>) {
+        let put = vec![Row::Subscription(subscription(name, transform))];
+        self.change_table(TableChange { put, drop: Vec::new() }).await;
+    }
+
     /// Accepts an event for these endpoints, and publishes it with its lease of `lease`.
     pub(crate) async fn publish(&self, endpoints: &[&str], lease: Duration) -> EventId {
         let (event, message) = self.accept(endpoints, lease).await;
+        self.send(message).await;
+        event
+    }
+
+    /// Accepts an event of this body by way of a subscription, and publishes it.
+    pub(crate) async fn publish_by(&self, subscription: &str, endpoints: &[&str], body: impl Into<Bytes>) -> EventId {
+        let event = Event { body: body.into(), ..new_event() };
+        let (event, message) = self.accept_by(event, subscription, endpoints, LEASE).await;
+        self.send(message).await;
+        event
+    }
+
+    async fn send(&self, message: Message) {
         let results = self.queue.publish(DEFAULT_POOL, Track::Fresh, vec![message]).await;
         assert_eq!(results, [Ok(())]);
-        event
     }
 
     /// Accepts an event and answers the message that would carry it.
     pub(crate) async fn accept(&self, endpoints: &[&str], lease: Duration) -> (EventId, Message) {
-        let event = Arc::new(new_event());
-        let targets = endpoints.iter().map(|name| (DEFAULT_POOL.to_owned(), target(name))).collect();
+        self.accept_by(new_event(), "all", endpoints, lease).await
+    }
+
+    async fn accept_by(
+        &self,
+        event: Event,
+        subscription: &str,
+        endpoints: &[&str],
+        lease: Duration,
+    ) -> (EventId, Message) {
+        let event = Arc::new(event);
+        let target = |name: &&str| (DEFAULT_POOL.to_owned(), target_by(subscription, name));
+        let targets = endpoints.iter().map(target).collect();
         let parts = split_into_parts(targets);
         let (id, table_version) = (event.id, TableVersion(1));
         let new = NewEvent { event: Arc::clone(&event), parts: parts.clone(), table_version, idempotency: None, lease };
@@ -334,8 +380,27 @@ async fn put(ledger: &Arc<dyn Ledger>, rows: Vec<EndpointRow>) {
     ledger.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
 }
 
+/// A subscription that selects nothing by itself: tests choose targets.
+pub(crate) fn subscription(name: &str, transform: Option<&str>) -> SubscriptionRow {
+    SubscriptionRow {
+        id: SubscriptionId::derive(tenant(), name),
+        tenant: tenant(),
+        name: name.into(),
+        endpoints: Vec::new(),
+        event_types: vec!["**".into()],
+        filter: None,
+        transform: transform.map(str::to_owned),
+        suspended: false,
+    }
+}
+
 pub(crate) fn target(name: &str) -> Target {
-    Target { subscription: SubscriptionId::derive(tenant(), "all"), endpoint: endpoint_id(name) }
+    target_by("all", name)
+}
+
+/// An endpoint by way of a subscription.
+pub(crate) fn target_by(subscription: &str, name: &str) -> Target {
+    Target { subscription: SubscriptionId::derive(tenant(), subscription), endpoint: endpoint_id(name) }
 }
 
 pub(crate) fn new_event() -> Event {

@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod claim;
 pub(crate) mod dispatchers;
+pub(crate) mod maintain;
 pub(crate) mod read;
 pub(crate) mod record;
 pub(crate) mod table;
@@ -39,6 +40,7 @@ macro_rules! conformance_suite {
                 a_failed_delivery_goes_on_until_it_ends,
                 a_repeated_record_counts_its_attempt_once,
                 waiting_without_an_attempt_counts_none,
+                a_holder_cancels_what_is_no_longer_wanted,
                 in_flight_keeps_the_hold_until_its_lease_ends,
                 changes_of_one_delivery_in_one_batch_build_on_each_other,
                 a_late_success_finishes_and_a_late_failure_changes_nothing,
@@ -69,6 +71,10 @@ macro_rules! conformance_suite {
                 what_the_dead_have_in_flight_is_claimed_before_its_lease_is_over,
                 what_the_retired_have_in_flight_is_due_at_once,
             ],
+            maintain: [
+                what_is_older_than_its_retention_is_given_up_and_gone,
+                tenants_and_steps_of_maintenance_are_many,
+            ],
             table: [
                 versions_rise_and_loads_tell_what_changed,
                 an_empty_change_keeps_the_version,
@@ -89,6 +95,7 @@ macro_rules! conformance_suite {
                 foreign_tenants_see_nothing,
                 the_backlog_counts_gated_deliveries_apart,
                 endpoint_facts_sum_the_attempts,
+                a_failed_transform_says_nothing_of_the_endpoint,
                 expired_keys_are_removed_in_bounded_steps,
             ],
         );

@@ -1,6 +1,8 @@
 //! The distributed ledger on a real server: the shared suites, and what only many processes can do.
 
+mod clocks;
 mod connecting;
+mod copying;
 mod interleavings;
 mod maintenance;
 mod owners;

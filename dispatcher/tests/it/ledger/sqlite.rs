@@ -5,9 +5,12 @@ use std::sync::Arc;
 use dispatcher::ledger::sqlite::SqliteLedger;
 use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher_core::delivery::DeliveryState;
+use dispatcher_core::table::{EndpointState, RowKey, TableChange};
 use tempfile::TempDir;
 
-use super::support::{HOUR, accept, assert_balanced, delivered, delivery, new_event, part_change, record, state};
+use super::support::{
+    HOUR, accept, assert_balanced, delivered, delivery, endpoint, endpoint_row, new_event, part_change, record, state,
+};
 
 async fn open() -> (Arc<dyn Ledger>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -61,6 +64,34 @@ async fn a_file_of_a_newer_release_is_refused_with_a_hint() {
     sqlx::Connection::close(connection).await.unwrap();
     let error = SqliteLedger::open(&path).await.err();
     assert!(matches!(error, Some(LedgerError::Schema { found: 999, .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
+    let (ledger, folder) = open().await;
+    let put = |name: &str| vec![endpoint_row(name, "1", EndpointState::Active)];
+    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }).await.unwrap();
+    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }).await.unwrap();
+    let drop = vec![RowKey::Endpoint(endpoint("a"))];
+    let after = ledger.publish_table(TableChange { put: vec![], drop }).await.unwrap();
+    ledger.maintain(30 * 24 * HOUR).await.unwrap();
+    assert_eq!(ledger.load_table(Some(before)).await.unwrap().dropped, [RowKey::Endpoint(endpoint("a"))]);
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("ledger.sqlite"));
+    let mut beside = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    for long_ago in
+        ["UPDATE routes SET dropped_at = 1 WHERE row IS NULL", "UPDATE lanes SET dropped_at = 1 WHERE dropped_at > 0"]
+    {
+        sqlx::query(long_ago).execute(&mut beside).await.unwrap();
+    }
+    ledger.maintain(30 * 24 * HOUR).await.unwrap();
+    for table in ["SELECT count(*) FROM routes", "SELECT count(*) FROM lanes"] {
+        let left: i64 = sqlx::query_scalar(table).fetch_one(&mut beside).await.unwrap();
+        assert_eq!(left, 1, "{table}");
+    }
+    let load = ledger.load_table(Some(before)).await.unwrap();
+    assert!(load.complete && load.rows.len() == 1 && load.dropped.is_empty(), "{load:?}");
+    assert!(!ledger.load_table(Some(after)).await.unwrap().complete, "nothing has changed since");
 }
 
 #[tokio::test]

@@ -5,30 +5,17 @@ use std::time::Duration;
 
 use dispatcher_core::delivery::Target;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, SubscriptionId, TenantId};
-use dispatcher_core::limits::{
-    CLAIM_LANE_DELIVERIES_MAX, CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX,
-};
+use dispatcher_core::limits::{CLAIM_LANES_LOOKED_AT_MAX, CLAIM_LANES_MAX, CLAIM_TENANT_LANES_MAX};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use crate::ledger::claiming::{Due, Lane, share};
 use crate::ledger::postgres::encode::{count, int8, microseconds};
 use crate::ledger::{Claim, LedgerError};
 use crate::queue::DueDelivery;
 
-/// A claimed delivery.
-pub(super) struct Due {
-    pub(super) tenant: TenantId,
-    pub(super) event: EventId,
-    pub(super) delivery: DueDelivery,
-}
-
 /// Tenant, event, delivery, subscription, endpoint; run, generation, attempts, age of the run in milliseconds.
 type DueRow = (Uuid, Uuid, Uuid, Uuid, Uuid, i32, i32, i32, i64);
-
-struct Lane {
-    endpoint: EndpointId,
-    quota: Option<u32>,
-}
 
 /// Claims due deliveries round the lanes, and sends the visited lanes to the end of the round.
 pub(super) async fn claim(
@@ -45,13 +32,6 @@ pub(super) async fn claim(
     let claimed = lease_due(transaction, &lanes, &shares, claim).await?;
     turn(transaction, &lanes, &claimed, claim.lease).await?;
     Ok(claimed)
-}
-
-/// Most deliveries that the claim takes from a lane: an even part of its bound, the first lanes one more.
-fn share(deliveries_max: usize, lanes: usize, place: usize, lane: &Lane) -> usize {
-    let even = deliveries_max / lanes + usize::from(place < deliveries_max % lanes);
-    let quota = lane.quota.map_or(usize::MAX, |quota| quota as usize);
-    even.min(CLAIM_LANE_DELIVERIES_MAX).min(quota)
 }
 
 /// Locks the lanes whose turn it is, no tenant with more than its share. One that is locked already is being woken or

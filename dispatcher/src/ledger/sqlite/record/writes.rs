@@ -154,6 +154,9 @@ impl Writes {
 
     fn keep_applied(&mut self, maker: Maker, key: &DeliveryKey, attempt: &Attempt) {
         self.keep(maker, key.delivery, attempt, false);
+        if !attempt.outcome.is_about_endpoint() {
+            return;
+        }
         let endpoint = key.target.endpoint;
         self.last_results.insert(endpoint, (attempt.outcome, attempt.status_code));
         let (attempts, succeeded) = self.statistics.entry((endpoint, bucket_of(attempt.duration))).or_default();

@@ -142,6 +142,19 @@ pub(crate) async fn endpoint_facts_sum_the_attempts(ledger: &Arc<dyn Ledger>) {
     assert!(ledger.endpoint_facts(tenant("other"), HOUR).await.unwrap().is_empty());
 }
 
+pub(crate) async fn a_failed_transform_says_nothing_of_the_endpoint(ledger: &Arc<dyn Ledger>) {
+    let put = vec![endpoint_row("a", "1", EndpointState::Active)];
+    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    let new = new_event(&["a"], HOUR);
+    accept(ledger, &new).await;
+    let failed = (Some(attempt(1, Outcome::TransformFailed)), Next::Waiting { delay: HOUR });
+    record(ledger, part_change(&new, 0, 1, &failed)).await;
+    let facts = ledger.endpoint_facts(shop(), Duration::from_mins(5)).await.unwrap().remove(0);
+    assert_eq!((facts.attempts, facts.pending, facts.last_outcome, facts.p95), (0, 1, None, None));
+    let shown = show(ledger, delivery(&new, "a")).await;
+    assert_eq!((shown.attempts, shown.last_outcome), (1, Some(Outcome::TransformFailed)));
+}
+
 pub(crate) async fn expired_keys_are_removed_in_bounded_steps(ledger: &Arc<dyn Ledger>) {
     for number in 0..5 {
         accept(ledger, &keyed(new_event(&[], HOUR), &format!("old {number}"), 1, NOW)).await;

@@ -169,6 +169,23 @@ pub(crate) async fn waiting_without_an_attempt_counts_none(ledger: &Arc<dyn Ledg
     assert_eq!(ledger.attempts(shop(), delivery(&new, "a"), ATTEMPTS_READ_MAX).await.unwrap().len(), 1);
 }
 
+pub(crate) async fn a_holder_cancels_what_is_no_longer_wanted(ledger: &Arc<dyn Ledger>) {
+    let cancelled = (None, Next::Cancelled(EndReason::SubscriptionDeleted));
+    let fresh = new_event(&["a"], HOUR);
+    accept(ledger, &fresh).await;
+    record(ledger, part_change(&fresh, 0, 1, &cancelled)).await;
+    let failed = waiting(ledger, "a", NOW).await;
+    claim(ledger, 10, HOUR).await;
+    let change = delivery_change(key(&failed, target("a")), 1, 2, cancelled);
+    assert_eq!(record(ledger, change).await, Recorded::Applied);
+    for (new, attempts) in [(&fresh, 0), (&failed, 1)] {
+        let shown = show(ledger, delivery(new, "a")).await;
+        assert_eq!((shown.state, shown.attempts), (DeliveryState::Cancelled, attempts));
+        assert_eq!(shown.reason, Some(EndReason::SubscriptionDeleted));
+    }
+    assert_eq!(due(&claim(ledger, 10, HOUR).await).len(), 0);
+}
+
 pub(crate) async fn in_flight_keeps_the_hold_until_its_lease_ends(ledger: &Arc<dyn Ledger>) {
     let new = new_event(&["a"], HOUR);
     accept(ledger, &new).await;

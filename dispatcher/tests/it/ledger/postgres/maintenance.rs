@@ -7,6 +7,7 @@ use dispatcher::ledger::Ledger;
 use dispatcher_core::delivery::{DeliveryState, EndReason, split_into_parts};
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::ATTEMPTS_READ_MAX;
+use dispatcher_core::table::{EndpointState, RowKey, TableChange};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::{connect, database, raw};
@@ -105,6 +106,31 @@ async fn an_old_day_is_ended_and_dropped_and_a_young_one_stays() {
     assert_eq!(state(&ledger, delivery(&young, "a")).await, Some(DeliveryState::Open));
     assert_eq!(state(&ledger, delivery(&delivered_one, "a")).await, None);
     assert_eq!(number(&mut beside, "SELECT count(*) FROM due").await, 0);
+}
+
+#[tokio::test]
+async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
+    let Some(database) = database().await else { return };
+    let (ledger, mut beside) = (connect(&database).await, raw(&database).await);
+    let put = |name: &str| vec![endpoint_row(name, "1", EndpointState::Active)];
+    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }).await.unwrap();
+    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }).await.unwrap();
+    let drop = vec![RowKey::Endpoint(endpoint("a"))];
+    let after = ledger.publish_table(TableChange { put: vec![], drop }).await.unwrap();
+    ledger.maintain(30 * DAY).await.unwrap();
+    assert_eq!(ledger.load_table(Some(before)).await.unwrap().dropped, [RowKey::Endpoint(endpoint("a"))]);
+
+    for table in ["UPDATE routes", "UPDATE lanes"] {
+        let long_ago = format!("{table} SET dropped_at = now() - interval '1 year' WHERE dropped_at IS NOT NULL");
+        beside.execute(AssertSqlSafe(long_ago)).await.unwrap();
+    }
+    ledger.maintain(30 * DAY).await.unwrap();
+    for table in ["SELECT count(*) FROM routes", "SELECT count(*) FROM lanes"] {
+        assert_eq!(number(&mut beside, table).await, 1, "{table}");
+    }
+    let load = ledger.load_table(Some(before)).await.unwrap();
+    assert!(load.complete && load.rows.len() == 1 && load.dropped.is_empty(), "{load:?}");
+    assert!(!ledger.load_table(Some(after)).await.unwrap().complete, "nothing has changed since");
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
-//! What evaluating a filter on one event can cost at most, computed from the filter and the event without evaluating.
+//! What evaluating an expression on one event can cost at most, computed from the two without evaluating.
 //!
 //! The unit is about what copying one small value takes. A value's size is the number of values in it, plus one for
-//! every 64 bytes of text. Paths that the filter spells out (`event.data.items`) are followed, so their sizes are
+//! every 64 bytes of text. Paths that the expression spells out (`event.data.items`) are followed, so their sizes are
 //! exact; whatever is computed has an upper bound.
 
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use serde_json::Value;
 
-use super::program::{FUNCTION_MATCHES, FUNCTION_NEGATE, Program, pattern_number};
+use super::program::{FUNCTION_MATCHES, FUNCTION_NEGATE, FUNCTION_ORDERED, Program, pattern_number};
 
 /// Copies that the interpreter makes of a function's arguments and result.
 const COPIES_OF_A_CALL: u64 = 4;
@@ -19,7 +19,7 @@ const VALUES_LOOKED_AT_PER_UNIT: u64 = 8;
 /// Bytes of text that count as one value.
 const TEXT_BYTES_PER_UNIT: usize = 64;
 
-/// What is known of a filter's cost on an event.
+/// What is known of an expression's cost on an event.
 pub(super) struct Estimate {
     /// The cost, or `None` as soon as it is above what was allowed.
     pub(super) steps: Option<u64>,
@@ -27,11 +27,14 @@ pub(super) struct Estimate {
     pub(super) looked: u64,
 }
 
-/// The cost, if it is at most `steps_max`.
-pub(super) fn of(program: &Program, event: &Value, steps_max: u64) -> Estimate {
+/// The cost, if it is at most `steps_max`, with so many copies of the result.
+pub(super) fn of(program: &Program, event: &Value, steps_max: u64, result_copies: u64) -> Estimate {
     let mut meter = Meter { spent: 0, looked: 0, steps_max, times: 1, event, program, variables: Vec::new() };
-    let answered = meter.walk(&program.expression);
-    Estimate { steps: answered.map(|_| meter.spent), looked: meter.looked }
+    let answered = meter.walk(&program.expression).and_then(|result| match result_copies {
+        0 => Some(()),
+        copies => meter.size(result).and_then(|size| meter.charge(size.saturating_mul(copies))),
+    });
+    Estimate { steps: answered.map(|()| meter.spent), looked: meter.looked }
 }
 
 /// What is known of a value before evaluation.
@@ -100,6 +103,12 @@ impl<'a> Meter<'a> {
         }
         if call.func_name == FUNCTION_MATCHES {
             return self.walk_matches(call);
+        }
+        if call.func_name == FUNCTION_ORDERED {
+            let [range] = call.args.as_slice() else { return None };
+            let shape = self.walk(range)?;
+            let size = self.size(shape)?;
+            return self.charge(size.saturating_mul(COPIES_OF_A_CALL)).map(|()| shape);
         }
         let (mut sum, mut largest) = (0_u64, 0);
         for part in call.target.iter().map(AsRef::as_ref).chain(&call.args) {
