@@ -1,4 +1,4 @@
-//! The real `harborctl` binary as a child process.
+//! The real binaries, and `harborctl dev` as a child process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,37 @@ pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Path of the `harborctl` binary, built on first use with the profile of the caller.
 pub fn harborctl() -> Result<&'static Path> {
-    static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    static BINARY: Binary = Binary::new();
+    once(&BINARY, "harborctl")
+}
+
+/// Path of the `dispatcher` binary, built on first use with the profile of the caller.
+pub fn dispatcher() -> Result<&'static Path> {
+    static BINARY: Binary = Binary::new();
+    once(&BINARY, "dispatcher")
+}
+
+type Binary = OnceLock<std::result::Result<PathBuf, String>>;
+
+fn once(binary: &'static Binary, package: &str) -> Result<&'static Path> {
+    let built = binary.get_or_init(|| build(package).map_err(|error| format!("{error:#}")));
     built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-fn build() -> Result<PathBuf> {
+fn build(package: &str) -> Result<PathBuf> {
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--package", "harborctl", "--message-format", "json"]);
+    cargo.args(["build", "--quiet", "--locked", "--package", package, "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
-        bail!("harborctl does not build");
+        bail!("{package} does not build");
     }
     let mut messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let executable = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executable.context("cargo named no executable")
+    executable.with_context(|| format!("cargo named no executable of {package}"))
 }
 
 /// A running `harborctl dev … --output json`. It is killed when dropped.

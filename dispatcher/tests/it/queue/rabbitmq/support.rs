@@ -1,18 +1,14 @@
-//! A queue on a real broker, a second look at that broker, and a network between them that can be cut.
+//! A queue on a real broker, and a second look at that broker.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use dispatcher::queue::rabbitmq::{RabbitConfig, RabbitQueue};
 use dispatcher::queue::{Queue, Track};
-use dispatcher_core::redacted::Redacted;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use testbed::TestVhost;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 
 use crate::queue::support::{POOL, TestQueue, until};
 
@@ -108,54 +104,5 @@ impl Admin {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         channel.basic_publish("".into(), name(track).into(), options, body, properties).await.unwrap();
         until("the message is there", async || self.waiting(track).await > 0).await;
-    }
-}
-
-/// A way to a server that can be cut.
-pub(super) struct Proxy {
-    connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    accepting: JoinHandle<()>,
-}
-
-impl Proxy {
-    /// A proxy to the server of a URL, and the URL that leads through it.
-    pub(super) async fn to(url: &str) -> (Self, Redacted<String>) {
-        let mut url = url::Url::parse(url).unwrap();
-        let server = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5672));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
-        let connections: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
-        let accepted = Arc::clone(&connections);
-        let accepting = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let server = server.clone();
-                accepted.lock().await.push(tokio::spawn(async move {
-                    let mut server = TcpStream::connect(server).await.unwrap();
-                    // Either side may end it at any time.
-                    let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                }));
-            }
-        });
-        (Self { connections, accepting }, Redacted::new(url.to_string()))
-    }
-
-    /// Connections that were made since the start, or since they were cut.
-    pub(super) async fn connections(&self) -> usize {
-        self.connections.lock().await.len()
-    }
-
-    /// Ends every connection; returns when nothing goes through them any more. New ones are made as before.
-    pub(super) async fn cut(&self) {
-        for connection in self.connections.lock().await.drain(..) {
-            connection.abort();
-            assert!(connection.await.unwrap_err().is_cancelled(), "it was still there");
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
     }
 }
