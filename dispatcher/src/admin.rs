@@ -1,35 +1,26 @@
 //! The admin listener: is the process alive, is it ready, what does it count. No tenant's data stand here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use dispatcher_core::limits::READINESS_DEADLINE;
 use http::{StatusCode, header};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
-use crate::ingest::Acceptor;
-use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, ProblemKind};
-use crate::snapshot::SnapshotReceiver;
+use crate::readiness::Probe;
 
 /// What the admin routes look at.
 #[derive(Clone)]
 pub struct Admin {
-    /// Must answer.
-    pub ledger: Arc<dyn Ledger>,
-    /// Must not be stuck in a commit.
-    pub acceptor: Acceptor,
-    /// The table in use.
-    pub snapshot: SnapshotReceiver,
+    /// Whether the process can work.
+    pub probe: Arc<Probe>,
     /// What is rendered.
     pub metrics: Arc<Metrics>,
-    /// Cancelled once the process is about to stop.
-    pub stopping: CancellationToken,
 }
 
 /// Media type of OpenMetrics 1.0.
@@ -49,36 +40,22 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// What readiness consists of.
+/// What `/readyz` answers.
 #[derive(Serialize)]
-struct Readiness {
+struct Answer {
     ready: bool,
-    checks: Checks,
-    /// Version of the routing table in use: none is served before one is loaded.
-    table_version: u64,
-}
-
-#[derive(Serialize)]
-struct Checks {
-    /// Whether the ledger answers in time.
-    ledger: bool,
-    /// Whether commits come to an end.
-    progress: bool,
-    /// Whether no shutdown has begun.
-    serving: bool,
+    /// Every check by its name, with what was found.
+    checks: BTreeMap<&'static str, &'static str>,
+    /// Version of the routing table in use, once there is one.
+    table_version: Option<u64>,
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let ledger = matches!(tokio::time::timeout(READINESS_DEADLINE, admin.ledger.ping()).await, Ok(Ok(())));
-    let progress = admin.acceptor.makes_progress();
-    let serving = !admin.stopping.is_cancelled();
-    let readiness = Readiness {
-        ready: ledger && progress && serving,
-        checks: Checks { ledger, progress, serving },
-        table_version: admin.snapshot.borrow().version.0,
-    };
+    let readiness = admin.probe.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
+    let checks = readiness.checks.iter().map(|(check, finding)| (check.as_str(), finding.as_str())).collect();
+    let answer = Answer { ready: readiness.ready, checks, table_version: readiness.table.map(|version| version.0) };
+    (status, Json(answer)).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {

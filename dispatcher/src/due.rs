@@ -42,6 +42,7 @@ impl Due {
                 () = shutdown.cancelled() => return,
                 turn = self.turn() => turn,
             };
+            self.metrics.work().claim_ended();
             let pause = match turn {
                 Ok(pause) => {
                     if !failing_pause.is_zero() {
@@ -83,9 +84,12 @@ impl Due {
         if found > 0 {
             self.metrics.due_claimed(found);
             for result in self.queue.publish(&self.pool, Track::Due, pack(items)).await {
-                if let Err(error) = result {
-                    self.metrics.publish_failed(Role::Due);
-                    tracing::debug!(%error, "claimed work was not taken on; it is due again when its lease is over");
+                match result {
+                    Ok(()) => self.metrics.work().published(),
+                    Err(error) => {
+                        self.metrics.publish_failed(Role::Due);
+                        tracing::debug!(%error, "claimed work was not taken on; it is due again when its lease is over");
+                    }
                 }
             }
         }

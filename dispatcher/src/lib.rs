@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod problem;
 pub mod queue;
+pub mod readiness;
 pub mod server;
 pub mod service;
 pub mod snapshot;

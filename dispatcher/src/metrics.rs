@@ -3,6 +3,8 @@
 //! Label values come from closed sets only: methods take the enums, so no name, identity or event type of a tenant
 //! can become one.
 
+mod work;
+
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
@@ -15,6 +17,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::work::Counted;
+use self::work::Work;
+pub use self::work::WorkCounts;
 use crate::problem::ProblemKind;
 
 /// Which part of the process met trouble with the ledger.
@@ -64,13 +69,13 @@ pub struct Metrics {
     accept_batch_events: Histogram,
     record_batch_changes: Histogram,
     superseded_changes: Counter,
-    due_claimed_deliveries: Counter,
     publish_failures: Family<RoleLabels, Counter>,
     ledger_errors: Family<RoleLabels, Counter>,
     backlog_deliveries: Gauge,
     table_version: Gauge,
     route_problems: Gauge,
     filter_errors: Family<ReasonLabels, Counter>,
+    work: Work,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,17 +114,18 @@ impl Metrics {
             accept_batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             record_batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             superseded_changes: Counter::default(),
-            due_claimed_deliveries: Counter::default(),
             publish_failures: Family::default(),
             ledger_errors: Family::default(),
             backlog_deliveries: Gauge::default(),
             table_version: Gauge::default(),
             route_problems: Gauge::default(),
             filter_errors: Family::default(),
+            work: Work::default(),
         };
         metrics.register_ingest();
         metrics.register_deliver();
         metrics.register_state();
+        metrics.work.register(&mut metrics.registry);
         metrics
     }
 
@@ -154,11 +160,12 @@ impl Metrics {
     pub fn record_committed(&self, changes: usize, superseded: usize) {
         self.record_batch_changes.observe(as_f64(changes));
         self.superseded_changes.inc_by(superseded as u64);
+        self.work.recorded(changes);
     }
 
     /// The scheduler claimed this many deliveries.
     pub fn due_claimed(&self, deliveries: usize) {
-        self.due_claimed_deliveries.inc_by(deliveries as u64);
+        self.work.claimed(deliveries);
     }
 
     /// The queue did not take a message on; its work stays in the ledger.
@@ -169,6 +176,16 @@ impl Metrics {
     /// The ledger did not do what it was asked.
     pub fn ledger_failed(&self, role: Role) {
         self.ledger_errors.get_or_create(&RoleLabels { role: role.as_str() }).inc();
+    }
+
+    /// Where the work that goes through this process is counted.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// What is counted of the work that goes through this process.
+    pub fn work_counts(&self) -> WorkCounts {
+        self.work.counts()
     }
 
     /// Open deliveries, as last counted.
@@ -215,7 +232,6 @@ impl Metrics {
         );
         registry.register("record_batch_changes", "Changes in a commit of outcomes", self.record_batch_changes.clone());
         registry.register("superseded_changes", "Changes of stale holders", self.superseded_changes.clone());
-        registry.register("due_claimed_deliveries", "Due deliveries claimed", self.due_claimed_deliveries.clone());
         registry.register("publish_failures", "Messages the queue did not take on", self.publish_failures.clone());
     }
 

@@ -1,7 +1,9 @@
 //! Serves a router on a listener: bounded connections, bounded heads, graceful shutdown.
 
+mod early;
 mod host;
 
+pub use early::EarlyServer;
 pub use host::for_this_machine_only;
 
 use std::net::SocketAddr;

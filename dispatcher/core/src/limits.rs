@@ -79,8 +79,6 @@ pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
 /// Most targets of events in one accept transaction; the writer is held for as long as writing them takes.
 pub const ACCEPT_BATCH_TARGETS_MAX: usize = 32_768;
-/// How long one accept transaction may take before the process says that it is not ready.
-pub const ACCEPT_PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 /// Most requests that wait for an accept transaction; beyond it ingest answers 503.
 pub const ACCEPT_WAITING_MAX: usize = 4096;
 /// Most targets of events that wait for an accept transaction, some 20 MB; beyond it ingest answers 503.
@@ -292,6 +290,16 @@ pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// Most rows that one step of housekeeping removes.
 pub const HOUSEKEEPING_ROWS_MAX: u32 = 1000;
 
+/// How often the days of a ledger with partitions are looked after.
+pub const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(5);
+/// How soon that is tried again after it failed.
+pub const MAINTENANCE_RETRY_PAUSE: Duration = Duration::from_secs(30);
+/// Days that a ledger with partitions keeps what is finished, if nothing else is said: the oldest delivery that is
+/// still retried, and a day.
+pub const RETENTION_DAYS_DEFAULT: u32 = RETRY_AGE_SECONDS_MAX / (24 * 60 * 60) + 1;
+/// Most days that can be asked for.
+pub const RETENTION_DAYS_MAX: u32 = 3650;
+
 // --- Serving HTTP -------------------------------------------------------------------------------
 
 /// Most connections of one listener; further ones wait in the kernel.
@@ -310,6 +318,13 @@ pub const REQUEST_DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the ledger may take to answer before the process says that it is not ready.
 pub const READINESS_DEADLINE: Duration = Duration::from_secs(2);
+/// How long there may be work of which nothing gets done before the process says that it is not ready: twice what
+/// the slowest delivery takes to be recorded, or handed to the slow track.
+pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is looked whether there is progress.
+pub const PROGRESS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a request waits for a process that is starting before it is answered with 503.
+pub const START_PATIENCE: Duration = Duration::from_secs(5);
 /// Most observed deliveries that a slow observer may lag behind before it misses some.
 pub const OBSERVED_WAITING_MAX: usize = 4096;
 /// Pause after a connection could not be accepted: out of file descriptors, most likely, and trying at once would spin.
@@ -320,6 +335,23 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 pub const BACKLOG_RETRY_AFTER_SECONDS: u32 = 10;
 /// How long a shutdown waits for requests in flight.
 pub const SERVER_DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+// --- Starting and stopping ----------------------------------------------------------------------
+
+/// Shortest pause before a server that could not be reached at the start is tried again; it doubles.
+pub const START_RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a server that could not be reached at the start is tried again.
+pub const START_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a migration waits for a database that cannot be reached.
+pub const MIGRATE_PATIENCE: Duration = Duration::from_secs(30);
+/// Seconds for everything that a stop waits for, if nothing else is said: within the 30 that Kubernetes grants.
+pub const DRAIN_SECONDS_DEFAULT: u32 = 25;
+/// Most seconds that a stop can be given.
+pub const DRAIN_SECONDS_MAX: u32 = 3600;
+/// Most connections to the database that a process can be given.
+pub const LEDGER_POOL_CONNECTIONS_LIMIT: u32 = 1024;
+/// Most bytes of a certificate or key file.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 // --- Routing table ------------------------------------------------------------------------------
 

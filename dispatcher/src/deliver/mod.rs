@@ -42,8 +42,8 @@ use self::recorder::{Recorder, RecorderHandle};
 use crate::clock::now_unix_ms;
 use crate::http::{Client, NotMade};
 use crate::ledger::{Hold, Ledger};
-use crate::metrics::{Metrics, Role};
-use crate::queue::{Consumer, Item, Queue, Received, Work};
+use crate::metrics::{Counted, Metrics, Role};
+use crate::queue::{Acknowledge, Consumer, Item, Queue, Received, Work};
 use crate::snapshot::SnapshotReceiver;
 
 /// The delivering role of one process and one pool.
@@ -248,6 +248,8 @@ impl Worker {
 
     fn receive(self: &Arc<Self>, received: Received) {
         let Received { message, redelivered, delivery_count, ack } = received;
+        let held = self.metrics.work().received(message.deliveries());
+        let ack: Box<dyn Acknowledge> = Box::new(Held { ack, _held: held });
         if delivery_count > MESSAGE_RETURNS_MAX {
             let deliveries = message.deliveries();
             tracing::error!(delivery_count, deliveries, "a message keeps coming back; its work is done one by one");
@@ -343,6 +345,18 @@ impl Worker {
             tracing::warn!("work is still held after it was given up; it is due again when its lease is over");
         }
         ended
+    }
+}
+
+/// A receipt that is counted until it is settled.
+struct Held {
+    ack: Box<dyn Acknowledge>,
+    _held: Counted,
+}
+
+impl Acknowledge for Held {
+    fn acknowledge(self: Box<Self>) {
+        self.ack.acknowledge();
     }
 }
 

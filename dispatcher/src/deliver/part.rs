@@ -171,6 +171,7 @@ fn in_flight(job: &Job, lease: Duration) -> DeliveryResult {
 fn follow(worker: &Arc<Worker>, job: Job, rest: BoxFuture<'static, Ended>) -> oneshot::Sender<()> {
     let (recorded, may_follow) = oneshot::channel();
     let follower = Arc::clone(worker);
+    let counted = worker.metrics.work().slow();
     worker.tasks.spawn(async move {
         let Ended { result, observed, mut effects } = tokio::select! {
             ended = rest => ended,
@@ -181,6 +182,7 @@ fn follow(worker: &Arc<Worker>, job: Job, rest: BoxFuture<'static, Ended>) -> on
         may_follow.await.ok();
         let (change, observed) = (job.change(result), observed.into_iter().collect());
         follower.recorder.send(Entry::Outcome { change, observed, acknowledgement: None }).await;
+        drop(counted);
     });
     recorded
 }

@@ -12,8 +12,8 @@ use dispatcher_core::delivery::{Target, split_into_parts};
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_PROGRESS_DEADLINE,
-    ACCEPT_WAITING_MAX, ACCEPT_WAITING_TARGETS_MAX, LEASE,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_WAITING_MAX,
+    ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -159,9 +159,9 @@ impl Acceptor {
         answers.await.map_err(|_| AcceptError::Stopping)
     }
 
-    /// Whether commits come to an end.
-    pub fn makes_progress(&self) -> bool {
-        self.progress.busy_for() < ACCEPT_PROGRESS_DEADLINE
+    /// For how long the commit that is under way has been so; zero if there is none.
+    pub fn busy_for(&self) -> Duration {
+        self.progress.busy_for()
     }
 }
 

@@ -80,6 +80,16 @@ impl Queue for MemoryQueue {
         (free_messages * MESSAGE_DELIVERIES_MAX).min(MEMORY_QUEUE_DELIVERIES_MAX.saturating_sub(deliveries))
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
+    fn waiting(&self, pool: &str) -> u64 {
+        let pool = self.pool(pool);
+        let waiting = lock(&pool.waiting);
+        (waiting.fresh.len() + waiting.due.len()) as u64
+    }
+
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError> {
         let held = Arc::new(Held { pool: self.pool(pool), unacknowledged: Mutex::default() });
         Ok(Box::new(MemoryConsumer { held, deliveries_max }))

@@ -28,6 +28,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Room for this many further deliveries before the pool's queue is as deep as it should be.
     fn room(&self, pool: &str, track: Track) -> usize;
 
+    /// Whether the broker is there.
+    fn is_connected(&self) -> bool;
+
+    /// Messages that wait in a pool's queues, as far as is known. None of those that a consumer holds count.
+    fn waiting(&self, pool: &str) -> u64;
+
     /// Opens a consumer of a pool. `deliveries_max` bounds what it holds without having acknowledged it.
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError>;
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the harness is a part of tests")]
 
 mod failures;
-mod harness;
+pub(crate) mod harness;
 mod paths;
 mod protection;
 mod returned;

@@ -6,4 +6,6 @@ mod deliver;
 mod http;
 mod ingest;
 mod ledger;
+mod program;
 mod queue;
+mod readiness;

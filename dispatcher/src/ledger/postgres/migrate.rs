@@ -58,13 +58,14 @@ struct Found {
 impl Found {
     async fn read(connection: &mut PgConnection) -> Result<Self, LedgerError> {
         let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AND to_regclass('ledger') IS NOT NULL";
-        if !sqlx::query_scalar(exists).fetch_one(&mut *connection).await? {
+        if !sqlx::query_scalar(exists).fetch_one(&mut *connection).await.map_err(of_connecting)? {
             return Ok(Self { version: 0, usable_from: 0 });
         }
         let (version, usable_from): (Option<i64>, i64) =
             sqlx::query_as("SELECT (SELECT max(version) FROM _sqlx_migrations WHERE success), usable_from FROM ledger")
                 .fetch_one(connection)
-                .await?;
+                .await
+                .map_err(of_connecting)?;
         Ok(Self { version: version.unwrap_or_default(), usable_from })
     }
 }

@@ -77,6 +77,11 @@ impl Depth {
         self.looked_at = Some(now);
     }
 
+    /// Messages that waited when the queue was looked at last.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen_messages
+    }
+
     /// Whether anything is in the queue, as far as is known.
     pub(super) fn is_busy(&self) -> bool {
         self.messages() > 0

@@ -281,8 +281,30 @@ pub(super) fn refused_or_unavailable(error: &lapin::Error) -> QueueError {
             "the broker refused us: {error}; check user, password and vhost of the queue's address (the default vhost is \
              %2f), that the user may configure, write and read there, and that nobody else made the queue"
         )),
-        _ => unavailable(error),
+        _ => match error.kind() {
+            ErrorKind::IOError(cause) if is_for_want_of_trust(cause) => QueueError::Misconfigured(format!(
+                "no trusted TLS connection to the queue ({cause}); check that its address and port are those of amqps, \
+                 cacertfile, and where the broker asks for one, certfile and keyfile"
+            )),
+            _ => unavailable(error),
+        },
     }
+}
+
+/// Whether a connection failed because one side does not trust the other, or does not speak TLS: no waiting heals that.
+fn is_for_want_of_trust(error: &std::io::Error) -> bool {
+    let mut cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    while let Some(inner) = cause {
+        if inner.is::<rustls::Error>() {
+            return true;
+        }
+        // The source of an error of input or output is the source of what it wraps, which leaves that out.
+        cause = match inner.downcast_ref::<std::io::Error>() {
+            Some(wrapped) => return is_for_want_of_trust(wrapped),
+            None => inner.source(),
+        };
+    }
+    error.kind() == std::io::ErrorKind::InvalidData
 }
 
 fn unavailable(error: &lapin::Error) -> QueueError {

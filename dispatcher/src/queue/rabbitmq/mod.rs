@@ -99,7 +99,7 @@ pub struct RabbitQueue {
 impl RabbitQueue {
     /// Connects to the broker and makes the queues of the pools.
     ///
-    /// A broker that cannot be reached is no error: it is tried again and again, and [`RabbitQueue::is_connected`] says
+    /// A broker that cannot be reached is no error: it is tried again and again, and [`Queue::is_connected`] says
     /// whether it is there. Fails with [`QueueError::Misconfigured`] when the address is wrong or the broker refuses us.
     pub async fn connect(config: RabbitConfig) -> Result<Self, QueueError> {
         let broker = Broker::new(&config)?;
@@ -151,11 +151,6 @@ impl RabbitQueue {
         })
     }
 
-    /// Whether both connections are there.
-    pub fn is_connected(&self) -> bool {
-        self.publish_link.session().is_some() && self.consume_link.session().is_some()
-    }
-
     /// What went wrong since the start.
     pub fn counts(&self) -> RabbitCounts {
         RabbitCounts {
@@ -189,6 +184,16 @@ impl Queue for RabbitQueue {
             Some(queue) if self.publisher.takes_messages() => lock(&queue.depth).room(self.queue_messages_max),
             _ => 0,
         }
+    }
+
+    /// Whether both connections are there.
+    fn is_connected(&self) -> bool {
+        self.publish_link.session().is_some() && self.consume_link.session().is_some()
+    }
+
+    fn waiting(&self, pool: &str) -> u64 {
+        let queues = [Track::Fresh, Track::Due].into_iter().filter_map(|track| self.pools.queue(pool, track));
+        queues.map(|queue| lock(&queue.depth).seen()).sum()
     }
 
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError> {

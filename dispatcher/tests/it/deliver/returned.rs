@@ -25,6 +25,14 @@ impl Queue for ReturningQueue {
         self.0.room(pool, track)
     }
 
+    fn is_connected(&self) -> bool {
+        self.0.is_connected()
+    }
+
+    fn waiting(&self, pool: &str) -> u64 {
+        self.0.waiting(pool)
+    }
+
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError> {
         Ok(Box::new(ReturningConsumer(self.0.consume(pool, deliveries_max).await?)))
     }

@@ -1,0 +1,9 @@
+//! The data plane's one program. See `docs/operations.md`.
+
+mod program;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    program::main()
+}

@@ -1,0 +1,195 @@
+//! Runs a role: listens at once, connects, serves, and stops in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher::admin::{self, Admin};
+use dispatcher::deliver::DeliverConfig;
+use dispatcher::metrics::Metrics;
+use dispatcher::readiness::Probe;
+use dispatcher::server::{self, EarlyServer, ServerLimits};
+use dispatcher::service::{Service, ServiceConfig, ServiceError, ServiceRole, guarded};
+use dispatcher_core::limits::SERVER_DRAIN_DEADLINE;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{self, ConnectedLedger, ConnectedQueue};
+use super::exit::{Exit, Failure};
+use super::listen::{self, ListenerRole};
+use super::settings::Settings;
+use super::signals::StopSignals;
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let mut signals = StopSignals::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    let probe = Arc::new(Probe::new(settings.role));
+    let shares = Shares::of(settings.drain, settings.role);
+    let limits = ServerLimits { drain_deadline: shares.requests, ..ServerLimits::default() };
+    // Held until the end: a process that starts or drains must still be asked how it is.
+    let _admin = serve_admin(&settings, &probe, &metrics).await?;
+    let api = match settings.listen {
+        None => None,
+        Some(address) => {
+            let listener = listen::open(ListenerRole::Api, address).await?;
+            let api = EarlyServer::start(listener, limits)
+                .map_err(|error| Failure::Configuration(format!("--listen {address}: {error}")))?;
+            listen::announce(ListenerRole::Api, api.address())?;
+            Some(api)
+        }
+    };
+    let role = settings.role.as_str();
+    tracing::info!(role, instance = %settings.instance, "starting");
+    let drain = settings.drain;
+    let shutdown = CancellationToken::new();
+    let starting = start(settings, shares, limits, (&probe, &metrics), api, shutdown.clone());
+    let mut running = tokio::select! {
+        () = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(Exit::Done);
+        }
+        running = starting => running?,
+    };
+    tracing::info!(role, "started");
+    tokio::select! {
+        () = signals.next() => {}
+        ended = &mut running.service => return Err(defect(ended)),
+    }
+    tracing::info!(seconds = drain.as_secs(), "stopping: what is in flight may end");
+    shutdown.cancel();
+    let stopped = tokio::select! {
+        () = signals.next() => {
+            tracing::warn!(unfinished = unfinished(&metrics), "stopped at once, by a second signal");
+            return Ok(Exit::Interrupted);
+        }
+        stopped = tokio::time::timeout(drain, running.stop()) => stopped,
+    };
+    match stopped {
+        Ok(Ok(())) => {
+            tracing::info!("stopped");
+            Ok(Exit::Done)
+        }
+        Ok(Err(failure)) => Err(failure),
+        Err(_) if running.service.is_finished() => {
+            tracing::warn!("stopped; the connections did not close in time");
+            Ok(Exit::Done)
+        }
+        Err(_) => {
+            let unfinished = unfinished(&metrics);
+            tracing::warn!(
+                unfinished,
+                "the time to stop is over; what is not finished is due again when its lease is over"
+            );
+            Ok(Exit::Unfinished)
+        }
+    }
+}
+
+/// Deliveries that this process holds.
+fn unfinished(metrics: &Metrics) -> u64 {
+    let counts = metrics.work_counts();
+    counts.held + counts.slow
+}
+
+async fn serve_admin(
+    settings: &Settings,
+    probe: &Arc<Probe>,
+    metrics: &Arc<Metrics>,
+) -> Result<JoinHandle<()>, Failure> {
+    let address = settings.admin_listen;
+    let listener = listen::open(ListenerRole::Admin, address).await?;
+    let address =
+        listener.local_addr().map_err(|error| Failure::Configuration(format!("--admin-listen {address}: {error}")))?;
+    let router = admin::router(Admin { probe: Arc::clone(probe), metrics: Arc::clone(metrics) });
+    let router = guarded(router, settings.access, metrics);
+    let serving = server::serve(listener, router, ServerLimits::default(), CancellationToken::new());
+    let serving = tokio::spawn(serving);
+    listen::announce(ListenerRole::Admin, address)?;
+    Ok(serving)
+}
+
+/// A role that serves.
+struct Running {
+    service: JoinHandle<Result<(), ServiceError>>,
+    ledger: ConnectedLedger,
+    queue: ConnectedQueue,
+}
+
+impl Running {
+    /// Waits until the service has drained, and ends the connections. The queue's come first: what was acknowledged is
+    /// recorded by now.
+    async fn stop(&mut self) -> Result<(), Failure> {
+        let ended = (&mut self.service).await;
+        self.queue.close().await;
+        self.ledger.close().await;
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            ended => Err(defect(ended)),
+        }
+    }
+}
+
+fn defect(ended: Result<Result<(), ServiceError>, tokio::task::JoinError>) -> Failure {
+    Failure::Defect(match ended {
+        Ok(Ok(())) => "the service ended by itself: this is a defect, report it".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the service ended by a panic: this is a defect, report it".to_owned(),
+    })
+}
+
+async fn start(
+    settings: Settings,
+    shares: Shares,
+    limits: ServerLimits,
+    (probe, metrics): (&Arc<Probe>, &Arc<Metrics>),
+    api: Option<EarlyServer>,
+    shutdown: CancellationToken,
+) -> Result<Running, Failure> {
+    let (ledger, queue) = tokio::try_join!(
+        connect::ledger(&settings.database, settings.retention, probe),
+        connect::queue(settings.queue, probe)
+    )?;
+    let config = ServiceConfig {
+        role: settings.role,
+        tenure: ledger.tenure.clone(),
+        access: settings.access,
+        deliver: DeliverConfig {
+            pool: settings.pool,
+            instance: settings.instance,
+            drain_deadline: shares.exchanges,
+            ..DeliverConfig::default()
+        },
+        server: limits,
+        metrics: Arc::clone(metrics),
+        probe: Arc::clone(probe),
+        ..ServiceConfig::new(
+            Arc::clone(&ledger.ledger),
+            Arc::clone(&queue.queue),
+            settings.sealing_key,
+            settings.address_policy,
+        )
+    };
+    let loaded = connect::retried(async || config.load().await).await?;
+    let service = Service::start_early(&config, loaded, api, shutdown)
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
+    Ok(Running { service, ledger, queue })
+}
+
+/// How the time for a stop is shared out. What is left is for recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    /// For requests that are being received.
+    requests: Duration,
+    /// For exchanges in flight, which begin to end only after the requests have.
+    exchanges: Duration,
+}
+
+impl Shares {
+    fn of(drain: Duration, role: ServiceRole) -> Self {
+        match role {
+            ServiceRole::Ingest => Self { requests: drain * 3 / 4, exchanges: Duration::ZERO },
+            ServiceRole::Deliver => Self { requests: Duration::ZERO, exchanges: drain * 3 / 4 },
+            ServiceRole::All => Self { requests: (drain / 4).min(SERVER_DRAIN_DEADLINE), exchanges: drain / 2 },
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What a role is started with: the command line, checked as far as it can be without a server.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher::ledger::postgres::PostgresConfig;
+use dispatcher::queue::rabbitmq::RabbitConfig;
+use dispatcher::service::{Access, ServiceRole};
+use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
+use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
+use dispatcher_core::redacted::Redacted;
+use dispatcher_core::seal::SealingKey;
+use dispatcher_core::table::DEFAULT_POOL;
+use uuid::Uuid;
+
+use super::arguments::{
+    AllArguments, AllowedPort, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
+};
+use super::exit::Failure;
+use super::queue_url;
+
+const SEALING_KEY_BYTES: usize = 32;
+
+/// Everything that a role needs to start.
+pub(crate) struct Settings {
+    pub(crate) role: ServiceRole,
+    pub(crate) instance: Uuid,
+    pub(crate) database: Database,
+    pub(crate) queue: QueueChoice,
+    pub(crate) sealing_key: Arc<SealingKey>,
+    pub(crate) access: Access,
+    /// Where the API listens, if the role has one.
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) retention: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) pool: String,
+    pub(crate) address_policy: AddressPolicy,
+}
+
+/// Where the ledger is.
+pub(crate) enum Database {
+    Postgres(PostgresConfig),
+    Sqlite(PathBuf),
+}
+
+/// Where the queue is.
+pub(crate) enum QueueChoice {
+    Rabbit(Box<RabbitConfig>),
+    Memory,
+}
+
+/// Settings of `ingest`.
+pub(crate) fn of_ingest(arguments: IngestArguments) -> Result<Settings, Failure> {
+    settings(ServiceRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
+}
+
+/// Settings of `deliver`.
+pub(crate) fn of_deliver(arguments: DeliverArguments) -> Result<Settings, Failure> {
+    settings(ServiceRole::Deliver, &arguments.common, None, Some(arguments.delivery))
+}
+
+/// Settings of `all`.
+pub(crate) fn of_all(arguments: AllArguments) -> Result<Settings, Failure> {
+    settings(ServiceRole::All, &arguments.common, Some(&arguments.ingest), Some(arguments.delivery))
+}
+
+fn settings(
+    role: ServiceRole,
+    common: &CommonArguments,
+    api: Option<&ApiArguments>,
+    delivery: Option<DeliveryArguments>,
+) -> Result<Settings, Failure> {
+    let access = Access::Open;
+    let listen = api.map(|api| api.listen);
+    for (option, address) in [("--listen", listen), ("--admin-listen", Some(common.admin_listen))] {
+        if let Some(address) = address {
+            access.check(address).map_err(|error| Failure::Configuration(format!("{option}: {error}")))?;
+        }
+    }
+    let instance = Uuid::new_v4();
+    let (pool, address_policy) = match delivery {
+        Some(delivery) => (delivery.pool.clone(), address_policy(delivery)),
+        None => (DEFAULT_POOL.to_owned(), AddressPolicy::public_https()),
+    };
+    if pool.is_empty() || pool.len() > POOL_NAME_BYTES_MAX {
+        let message = format!("--pool: a pool's name has 1 to {POOL_NAME_BYTES_MAX} bytes");
+        return Err(Failure::Configuration(message));
+    }
+    Ok(Settings {
+        role,
+        instance,
+        database: database(role, common)?,
+        queue: queue(role, &common.queue, &pool, instance)?,
+        sealing_key: Arc::new(sealing_key(&common.sealing_key_file)?),
+        access,
+        listen,
+        admin_listen: common.admin_listen,
+        retention: Duration::from_hours(24) * common.retention_days,
+        drain: Duration::from_secs(common.drain_seconds.into()),
+        pool,
+        address_policy,
+    })
+}
+
+fn database(role: ServiceRole, common: &CommonArguments) -> Result<Database, Failure> {
+    let url = common.database.expose();
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        if role != ServiceRole::All {
+            return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
+        }
+        // `sqlite://relative`, `sqlite:relative` and `sqlite:///absolute` are all usual.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() {
+            return Err(Failure::Configuration("--database: sqlite: names no file; write sqlite:FILE".to_owned()));
+        }
+        return Ok(Database::Sqlite(PathBuf::from(path)));
+    }
+    let pool_connections_max = common.database_connections_max;
+    Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
+}
+
+fn queue(role: ServiceRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
+    if url.expose() == "memory:" {
+        if role != ServiceRole::All {
+            return Err(only_in_one_process(role, "--queue", "memory:", "amqp://"));
+        }
+        return Ok(QueueChoice::Memory);
+    }
+    let connection_name = format!("harborhook {} {instance}", role.as_str());
+    Ok(QueueChoice::Rabbit(Box::new(RabbitConfig {
+        pools: vec![pool.to_owned()],
+        connection_name,
+        ..queue_url::read(url)?
+    })))
+}
+
+fn only_in_one_process(role: ServiceRole, option: &str, given: &str, needed: &str) -> Failure {
+    Failure::Configuration(format!(
+        "{option}: `{given}` is for one process that does everything: use `dispatcher all`, or give `{}` a {needed} URL",
+        role.as_str()
+    ))
+}
+
+fn address_policy(arguments: DeliveryArguments) -> AddressPolicy {
+    let only = |port: &AllowedPort| match port {
+        AllowedPort::Only(port) => Some(*port),
+        AllowedPort::Any => None,
+    };
+    let ports = if arguments.allow_port.contains(&AllowedPort::Any) {
+        PortRule::Any
+    } else if arguments.allow_port.is_empty() {
+        PortRule::Web
+    } else {
+        let usual = HTTPS_PORTS.into_iter().chain(HTTP_PORTS.into_iter().filter(|_| arguments.allow_http));
+        PortRule::Only(usual.chain(arguments.allow_port.iter().filter_map(only)).collect())
+    };
+    AddressPolicy {
+        allow: arguments.allow_address,
+        deny: arguments.deny_address,
+        allow_hosts: arguments.allow_host,
+        allow_http: arguments.allow_http,
+        ports,
+    }
+}
+
+fn sealing_key(path: &Path) -> Result<SealingKey, Failure> {
+    let failed = |what: String| Failure::Configuration(format!("--sealing-key-file {}: {what}", path.display()));
+    // With room for all of it, so that no copy is left behind by growing.
+    let mut bytes = Vec::with_capacity(2 * SEALING_KEY_BYTES);
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let read = file.take(SEALING_KEY_BYTES as u64 + 1).read_to_end(&mut bytes);
+    let bytes = Redacted::new(bytes);
+    read.map_err(|error| failed(error.to_string()))?;
+    let key: &[u8; SEALING_KEY_BYTES] = bytes.expose().as_slice().try_into().map_err(|_| {
+        failed("must have exactly 32 bytes, which are the key itself; `head -c 32 /dev/urandom` makes one".to_owned())
+    })?;
+    Ok(SealingKey::from_bytes(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::arguments::{Arguments, Command};
+    use super::*;
+
+    /// Settings of a command line; a valid key file is added.
+    fn settings_of(line: &[&str]) -> Result<Settings, Failure> {
+        let key = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key.path(), [7; SEALING_KEY_BYTES]).unwrap();
+        let key = key.path().to_str().unwrap();
+        let line = [&["dispatcher"], line, &["--sealing-key-file", key]].concat();
+        match Arguments::try_parse_from(line).unwrap().command {
+            Command::Ingest(arguments) => of_ingest(arguments),
+            Command::Deliver(arguments) => of_deliver(arguments),
+            Command::All(arguments) => of_all(arguments),
+            Command::Migrate(_) => unreachable!("it has no settings"),
+        }
+    }
+
+    const SERVERS: [&str; 4] = ["--database", "postgres://u@h/d", "--queue", "amqp://h"];
+
+    fn policy(more: &[&str]) -> AddressPolicy {
+        settings_of(&[&["deliver"], &SERVERS[..], more].concat()).unwrap().address_policy
+    }
+
+    #[test]
+    fn nothing_is_allowed_that_was_not_asked_for() {
+        assert_eq!(policy(&[]), AddressPolicy::public_https());
+        let all = policy(&[
+            "--allow-http",
+            "--allow-address=10.0.0.0/8,::1/128",
+            "--allow-address=127.0.0.1/32",
+            "--deny-address=10.1.0.0/16",
+            "--allow-host=svc",
+            "--allow-port=9000",
+        ]);
+        assert_eq!((all.allow.len(), all.deny.len(), all.allow_http), (3, 1, true));
+        assert_eq!(all.allow_hosts, ["svc"]);
+        assert_eq!(all.ports, PortRule::Only(vec![443, 8443, 80, 8080, 9000]));
+        assert_eq!(policy(&["--allow-port=9000"]).ports, PortRule::Only(vec![443, 8443, 9000]));
+        assert_eq!(policy(&["--allow-port=9000,any"]).ports, PortRule::Any);
+    }
+
+    #[test]
+    fn what_only_one_process_can_use_is_refused_for_the_others() {
+        for (line, what) in [
+            (["ingest", "--database", "sqlite:a.db", "--queue", "amqp://h"], "use `dispatcher all`"),
+            (["deliver", "--database", "postgres://h/d", "--queue", "memory:"], "use `dispatcher all`"),
+            (["all", "--database", "sqlite:", "--queue", "memory:"], "names no file"),
+        ] {
+            let failure = settings_of(&line).err().expect(what).to_string();
+            assert!(failure.contains(what), "{failure}");
+        }
+        for url in ["sqlite:a/b.db", "sqlite://a/b.db"] {
+            let settings = settings_of(&["all", "--database", url, "--queue", "memory:"]).unwrap();
+            assert!(matches!(settings.database, Database::Sqlite(path) if path == Path::new("a/b.db")), "{url}");
+            assert!(matches!(settings.queue, QueueChoice::Memory));
+        }
+    }
+
+    #[test]
+    fn open_access_is_refused_beyond_loopback() {
+        for option in ["--listen", "--admin-listen"] {
+            let failure = settings_of(&[&["ingest"], &SERVERS[..], &[option, "0.0.0.0:0"]].concat()).err().unwrap();
+            assert!(
+                failure.to_string().contains(&format!("{option}: 0.0.0.0:0 is not a loopback address")),
+                "{failure}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_exactly_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        assert!(sealing_key(&path).unwrap_err().to_string().contains("No such file"));
+        for length in [0, 31, 33, 44, 64] {
+            std::fs::write(&path, vec![7; length]).unwrap();
+            assert!(sealing_key(&path).unwrap_err().to_string().contains("exactly 32 bytes"), "{length}");
+        }
+        std::fs::write(&path, [7; 32]).unwrap();
+        sealing_key(&path).unwrap();
+    }
+}

@@ -1,0 +1,92 @@
+use super::*;
+
+/// A process to which nothing is wrong.
+fn well(role: ServiceRole) -> Observation {
+    Observation {
+        role,
+        ledger: Finding::Ok,
+        queue: Finding::Ok,
+        table: Some(TableVersion(3)),
+        stalls: Stalls::default(),
+        stopping: false,
+    }
+}
+
+const ROLES: [ServiceRole; 3] = [ServiceRole::Ingest, ServiceRole::Deliver, ServiceRole::All];
+
+/// The checks that are not well.
+fn wrong(readiness: &Readiness) -> Vec<(Check, Finding)> {
+    readiness.checks.iter().copied().filter(|(_, finding)| *finding != Finding::Ok).collect()
+}
+
+#[test]
+fn a_process_to_which_nothing_is_wrong_is_ready() {
+    for role in ROLES {
+        let readiness = judge(&well(role));
+        assert!(readiness.ready && wrong(&readiness).is_empty(), "{readiness:?}");
+        assert_eq!(readiness.table, Some(TableVersion(3)));
+    }
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_named_and_makes_the_process_unready() {
+    type Change = fn(&mut Observation);
+    let cases: [(Change, Check, Finding); 9] = [
+        (|seen| seen.ledger = Finding::Unreachable, Check::Ledger, Finding::Unreachable),
+        (|seen| seen.ledger = Finding::SchemaTooOld, Check::Ledger, Finding::SchemaTooOld),
+        (|seen| seen.table = None, Check::Table, Finding::NotLoaded),
+        (|seen| seen.stopping = true, Check::Serving, Finding::Stopping),
+        (|seen| seen.stalls.accepting = PROGRESS_DEADLINE, Check::Accepting, Finding::Stalled),
+        (|seen| seen.stalls.consuming = PROGRESS_DEADLINE, Check::Consuming, Finding::Stalled),
+        (|seen| seen.stalls.recording = PROGRESS_DEADLINE, Check::Recording, Finding::Stalled),
+        (|seen| seen.stalls.claiming = PROGRESS_DEADLINE, Check::Claiming, Finding::Stalled),
+        (|seen| seen.stalls.publishing = PROGRESS_DEADLINE, Check::Publishing, Finding::Stalled),
+    ];
+    for (change, check, finding) in cases {
+        for role in ROLES {
+            let mut seen = well(role);
+            change(&mut seen);
+            let readiness = judge(&seen);
+            assert_eq!(readiness.ready, !check.concerns(role), "{check:?} of {role:?}");
+            assert_eq!(wrong(&readiness).contains(&(check, finding)), check.concerns(role), "{check:?} of {role:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_queue_what_ingests_goes_on_and_says_so_and_what_only_delivers_is_not_ready() {
+    for role in ROLES {
+        let readiness = judge(&Observation { queue: Finding::Unreachable, ..well(role) });
+        assert_eq!(readiness.ready, role.ingests());
+        assert_eq!(wrong(&readiness), [(Check::Queue, Finding::Unreachable)]);
+    }
+}
+
+#[test]
+fn work_that_waits_for_less_than_the_deadline_is_no_stall() {
+    let almost = PROGRESS_DEADLINE - Duration::from_millis(1);
+    let stalls =
+        Stalls { accepting: almost, consuming: almost, recording: almost, claiming: almost, publishing: almost };
+    assert!(judge(&Observation { stalls, ..well(ServiceRole::All) }).ready);
+}
+
+#[test]
+fn work_stalls_only_while_it_is_there_and_none_of_it_gets_done() {
+    let second = Duration::from_secs;
+    let mut stall = Stall::default();
+    for (now, has_work, done, expected) in [
+        (0, false, 0, 0),
+        (5, true, 0, 0),
+        (9, true, 0, 4),
+        (10, true, 1, 0),
+        (12, true, 1, 2),
+        (13, false, 1, 0),
+        (20, true, 1, 0),
+        (23, true, 1, 3),
+        // Something got done and more came at once.
+        (24, true, 9, 0),
+        (25, true, 9, 1),
+    ] {
+        assert_eq!(stall.sample(second(now), has_work, done), second(expected), "at {now}");
+    }
+}

@@ -1,0 +1,92 @@
+//! How a process stops: what is in flight ends or is given back, within the time that there is.
+
+use rustix::process::Signal;
+
+use super::harness::{World, delivered, publish};
+use crate::deliver::harness::{Receiver, endpoint, eventually, policy};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_may_end_before_the_process_does() {
+    let receiver = Receiver::start(0).await;
+    let row = endpoint("sink", &receiver.url, policy());
+    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let mut program = world.start("all", &["--drain-seconds", "60"]);
+    let address = program.address("api").await;
+    program.ready().await;
+    assert_eq!(publish(address, "order.created", 1).await.0, 202);
+    eventually("it is sent", || async { receiver.count() == 1 }).await;
+    program.signal(Signal::TERM);
+    program.finds("serving", "stopping").await;
+    receiver.answer(200);
+    let ended = program.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    delivered(&ledger, 1).await;
+    assert_eq!(receiver.count(), 1, "it was not sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_end_in_time_is_given_back_and_another_process_delivers_it() {
+    let receiver = Receiver::start(0).await;
+    let row = endpoint("sink", &receiver.url, policy());
+    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let mut ingest = world.start("ingest", &[]);
+    let mut program = world.start("deliver", &["--drain-seconds", "8"]);
+    let address = ingest.address("api").await;
+    ingest.ready().await;
+    program.ready().await;
+    for number in 0..3 {
+        assert_eq!(publish(address, "order.created", number).await.0, 202);
+    }
+    eventually("they are sent", || async { receiver.count() == 3 }).await;
+    program.signal(Signal::TERM);
+    let ended = program.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    receiver.answer(200);
+    let mut other = world.start("deliver", &[]);
+    other.ready().await;
+    delivered(&ledger, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_process_at_once() {
+    let receiver = Receiver::start(0).await;
+    let row = endpoint("sink", &receiver.url, policy());
+    let Some((world, _ledger)) = World::with_endpoint(row).await else { return };
+    let mut program = world.start("all", &["--drain-seconds", "3600"]);
+    let address = program.address("api").await;
+    program.ready().await;
+    assert_eq!(publish(address, "order.created", 1).await.0, 202);
+    eventually("it is sent", || async { receiver.count() == 1 }).await;
+    program.signal(Signal::TERM);
+    program.finds("serving", "stopping").await;
+    program.signal(Signal::INT);
+    let ended = program.end().await;
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    assert!(ended.stderr.contains("unfinished=1"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
+    use sqlx::{Connection, Executor, PgConnection};
+
+    let receiver = Receiver::start(200).await;
+    let row = endpoint("sink", &receiver.url, policy());
+    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let (mut ingest, mut program) = (world.start("ingest", &[]), world.start("deliver", &["--drain-seconds", "3"]));
+    let address = ingest.address("api").await;
+    ingest.ready().await;
+    program.ready().await;
+    let mut beside = PgConnection::connect(world.database.url()).await.unwrap();
+    let mut lock = beside.begin().await.unwrap();
+    lock.execute("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(publish(address, "order.created", 1).await.0, 202);
+    eventually("it is sent", || async { receiver.count() >= 1 }).await;
+    program.signal(Signal::TERM);
+    let ended = program.end().await;
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("unfinished=1"), "{}", ended.stderr);
+    lock.rollback().await.unwrap();
+    let mut other = world.start("deliver", &[]);
+    other.ready().await;
+    delivered(&ledger, 1).await;
+}
