@@ -128,12 +128,12 @@ impl Distributed {
         &self.queue_url
     }
 
-    /// Starts a process that accepts events; returns when it listens.
+    /// Starts a process that accepts events; returns when it is ready.
     pub async fn ingest(&self) -> Result<Process> {
         self.start(Role::Ingest, &self.database_url, &self.queue_url).await
     }
 
-    /// Starts a process that delivers; returns when it listens.
+    /// Starts a process that delivers; returns when it is ready.
     pub async fn deliver(&self) -> Result<Process> {
         self.start(Role::Deliver, &self.database_url, &self.queue_url).await
     }

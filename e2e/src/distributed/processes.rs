@@ -8,12 +8,14 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
+use hyper::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::DEADLINE;
+use super::{DEADLINE, until};
+use crate::http::Client;
 use crate::process::dispatcher;
 
 /// Lines of each log that a failed test shows.
@@ -79,7 +81,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command of a role, with its log in `folder`; returns when it listens.
+    /// Starts a command of a role, with its log in `folder`; returns when it is ready.
     pub async fn start(mut command: Command, role: Role, folder: &Path) -> Result<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{}-{}", role.name(), STARTED.fetch_add(1, Ordering::Relaxed));
@@ -104,7 +106,14 @@ impl Process {
                 _ => bail!("{name} listens for {line}"),
             }
         }
-        Ok(Self { child, _lines: lines, api, admin })
+        let process = Self { child, _lines: lines, api, admin };
+        let ready = format!("http://{}/readyz", process.admin());
+        let client = Client::default();
+        until(&format!("{name} is ready"), async || {
+            Ok(client.get(&ready).await.is_ok_and(|(status, _)| status == StatusCode::OK))
+        })
+        .await?;
+        Ok(process)
     }
 
     /// Where events are published.
