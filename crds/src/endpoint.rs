@@ -5,10 +5,12 @@
 mod policy;
 mod request;
 mod status;
+mod tls;
 
 pub use policy::{BodyFormat, CircuitBreaker, RateLimit, Retry, RetryType};
 pub use request::{Auth, AuthType, Header, ObjectRef, SecretKeyRef, Signing, SigningScheme, ValueFrom};
 pub use status::{DeliveryStatus, EndpointStatus};
+pub use tls::Tls;
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -74,7 +76,9 @@ use crate::limits;
 #[x_kube(
     validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"),
     validation = Rule::new("!has(self.auth) || !has(self.headers) || !self.headers.exists(header, header.name.lowerAscii() == 'authorization')")
-        .message("a header named Authorization cannot be combined with auth, which sets it")
+        .message("a header named Authorization cannot be combined with auth, which sets it"),
+    validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.startsWith('https://')")
+        .message("must begin with https:// for tls to have an effect").field_path(".url")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSpec {
@@ -116,6 +120,9 @@ pub struct EndpointSpec {
     /// Credentials sent in the `Authorization` header. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+    /// Whom to trust and who to be in TLS. Default: the system's authorities, and no client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Seconds that a whole exchange may take: connecting, the request and the response with its body. Default: 15.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = limits::TIMEOUT_SECONDS_MAX))]

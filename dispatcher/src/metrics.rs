@@ -5,6 +5,7 @@
 
 mod work;
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
@@ -21,6 +22,7 @@ pub(crate) use self::work::Counted;
 use self::work::Work;
 pub use self::work::WorkCounts;
 use crate::problem::ProblemKind;
+use crate::queue::QueueCounts;
 
 /// Which part of the process met trouble with the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,11 +39,14 @@ pub enum Role {
     Api,
     /// Expires what is over.
     Housekeeping,
+    /// Tells the ledger that the process lives.
+    Heartbeat,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping];
+    pub const ALL: [Self; 7] =
+        [Self::Ingest, Self::Deliver, Self::Due, Self::Snapshot, Self::Api, Self::Housekeeping, Self::Heartbeat];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
@@ -52,6 +57,7 @@ impl Role {
             Self::Snapshot => "snapshot",
             Self::Api => "api",
             Self::Housekeeping => "housekeeping",
+            Self::Heartbeat => "heartbeat",
         }
     }
 }
@@ -74,7 +80,9 @@ pub struct Metrics {
     backlog_deliveries: Gauge,
     table_version: Gauge,
     route_problems: Gauge,
+    clock_offset: Gauge<f64, AtomicU64>,
     filter_errors: Family<ReasonLabels, Counter>,
+    queue_failures: Family<ReasonLabels, Counter>,
     work: Work,
 }
 
@@ -119,7 +127,9 @@ impl Metrics {
             backlog_deliveries: Gauge::default(),
             table_version: Gauge::default(),
             route_problems: Gauge::default(),
+            clock_offset: Gauge::default(),
             filter_errors: Family::default(),
+            queue_failures: Family::default(),
             work: Work::default(),
         };
         metrics.register_ingest();
@@ -199,6 +209,20 @@ impl Metrics {
         self.route_problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
+    /// What went wrong with messages since the start.
+    pub fn set_queue_counts(&self, counts: QueueCounts) {
+        for (reason, count) in counts.by_name() {
+            let counter = self.queue_failures.get_or_create(&ReasonLabels { reason });
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
+    /// Milliseconds that the ledger's clock is ahead of the process's.
+    #[expect(clippy::cast_precision_loss, reason = "clocks differ by far less than 2^52 ms")]
+    pub fn set_clock_offset(&self, milliseconds: i64) {
+        self.clock_offset.set(milliseconds as f64 / 1000.0);
+    }
+
     /// A filter failed on an event; its subscription did not match.
     pub fn filter_failed(&self, reason: FilterErrorReason) {
         self.filter_errors.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
@@ -232,6 +256,7 @@ impl Metrics {
         );
         registry.register("record_batch_changes", "Changes in a commit of outcomes", self.record_batch_changes.clone());
         registry.register("superseded_changes", "Changes of stale holders", self.superseded_changes.clone());
+        registry.register("queue_failures", "Messages that went wrong in the queue", self.queue_failures.clone());
         registry.register("publish_failures", "Messages the queue did not take on", self.publish_failures.clone());
     }
 
@@ -241,6 +266,12 @@ impl Metrics {
         registry.register("backlog_deliveries", "Open deliveries not gated", self.backlog_deliveries.clone());
         registry.register("table_version", "Version of the routing table in use", self.table_version.clone());
         registry.register("route_problems", "Rows of the table that do not compile", self.route_problems.clone());
+        registry.register_with_unit(
+            "clock_offset",
+            "How far the ledger's clock is ahead of the process's",
+            Unit::Seconds,
+            self.clock_offset.clone(),
+        );
     }
 }
 

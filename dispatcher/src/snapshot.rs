@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::limits::{ENDPOINTS_MAX, SNAPSHOT_INLINE_ROWS_MAX, SNAPSHOT_POLL_INTERVAL, SUBSCRIPTIONS_MAX};
 use dispatcher_core::route::RoutingIndex;
@@ -16,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::http::{Identity, Request};
 use crate::ledger::{Disabled, Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
 
@@ -43,10 +46,20 @@ pub struct EndpointRoute {
     pub row: EndpointRow,
     /// The URL; it may be a secret, so it is never printed.
     pub url: Url,
-    /// The keys and the raw headers.
+    /// The keys and the raw headers. The TLS identity is taken out: it is used by [`EndpointRoute::request`] alone.
     pub secrets: EndpointSecrets,
     /// Headers of every request, parsed and marked as sensitive.
     pub headers: HeaderMap,
+    identity: Option<Identity>,
+}
+
+impl EndpointRoute {
+    /// A request to this endpoint. Its URL, its TLS identity and its deadline belong together, so they are put together
+    /// here and nowhere else: what is meant for one endpoint must not go out with the certificate of another.
+    pub fn request(&self, headers: HeaderMap, body: Bytes) -> Request<'_> {
+        let deadline = Duration::from_secs(self.row.policy.timeout_seconds.into());
+        Request { url: &self.url, identity: self.identity.as_ref(), headers, body, deadline }
+    }
 }
 
 impl fmt::Debug for EndpointRoute {
@@ -293,7 +306,7 @@ impl Compiled {
 
 /// Opens an endpoint's secrets. The error names what is wrong and never what stands there.
 fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'static str> {
-    let secrets = sealing_key.open(row.id, &row.sealed).map_err(|_| "its secrets do not open with this key")?;
+    let mut secrets = sealing_key.open(row.id, &row.sealed).map_err(|_| "its secrets do not open with this key")?;
     let url = Url::parse(secrets.url.expose()).map_err(|_| "its URL does not parse")?;
     let mut headers = HeaderMap::with_capacity(secrets.headers.len());
     for (name, value) in &secrets.headers {
@@ -302,7 +315,8 @@ fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'
         value.set_sensitive(true);
         headers.append(name, value);
     }
-    Ok(EndpointRoute { row: row.clone(), url, secrets, headers })
+    let identity = secrets.tls.take().map(Identity::new);
+    Ok(EndpointRoute { row: row.clone(), url, secrets, headers, identity })
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 server unreachable, \
-    4 refused by the server, 130 interrupted before the drain was over.";
+    4 refused by the server, 130 interrupted before it was done.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]

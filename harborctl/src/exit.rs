@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     Unreachable = 3,
     /// The server refused the request.
     Refused = 4,
-    /// Interrupted before the drain was over.
+    /// Interrupted before there was an answer, or before the drain was over.
     Interrupted = 130,
 }
 

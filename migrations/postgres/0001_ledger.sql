@@ -101,16 +101,19 @@ CREATE INDEX outbox_by_lease ON outbox (pool, lease_until);
 CREATE INDEX outbox_by_tenant ON outbox (tenant, uuid_send(event));
 
 -- Exactly the open deliveries that have a row. States: 0 waiting, 1 queued, 2 in flight; `due_at` of the latter
--- two is the end of the lease.
+-- two is the end of the lease, and `owner` the process that holds them, if it is known.
 CREATE TABLE due (
     delivery uuid PRIMARY KEY,
     endpoint uuid NOT NULL,
     due_at timestamptz NOT NULL,
     run int4 NOT NULL,
     gen int4 NOT NULL,
+    owner uuid,
     state int2 NOT NULL CHECK (state BETWEEN 0 AND 2)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_by_endpoint ON due (endpoint, due_at);
+-- What is in flight alone, so that claims do not pay for it.
+CREATE INDEX due_in_flight ON due (owner) WHERE state = 2;
 
 -- One row an endpoint: its gate, its place in the round, and when it next has something due. `next_due` is never
 -- later than the truth; the claim that finds it too early corrects it.
@@ -174,3 +177,14 @@ CREATE TABLE routes (
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX routes_by_version ON routes (version);
+
+-- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
+-- none long after the one before, began: only who has been heard of all along can tell that another has not.
+CREATE TABLE dispatchers (
+    instance uuid PRIMARY KEY,
+    table_version int8 NOT NULL,
+    beating_since timestamptz NOT NULL,
+    last_seen timestamptz NOT NULL,
+    role text NOT NULL,
+    pool text
+) WITH (fillfactor = 50);

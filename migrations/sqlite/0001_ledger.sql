@@ -81,16 +81,18 @@ CREATE TABLE attempts (
 ) WITHOUT ROWID;
 
 -- Exactly the open deliveries that have a row. States: 0 waiting, 1 queued, 2 in flight; `due_at` of the latter
--- two is the end of the lease.
+-- two is the end of the lease, and `owner` the process that holds them, if it is known.
 CREATE TABLE due (
     delivery BLOB PRIMARY KEY,
     endpoint BLOB NOT NULL,
     due_at INTEGER NOT NULL,
     run INTEGER NOT NULL,
     gen INTEGER NOT NULL,
-    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 2)
+    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 2),
+    owner BLOB
 ) WITHOUT ROWID;
 CREATE INDEX due_by_endpoint ON due (endpoint, due_at);
+CREATE INDEX due_in_flight ON due (owner) WHERE state = 2;
 
 -- One row an endpoint: its gate, its place in the round, and when it next has something due. `next_due` is never
 -- later than the truth; the claim that finds it too early corrects it.
@@ -147,3 +149,14 @@ CREATE TABLE routes (
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX routes_by_version ON routes (version);
+
+-- Processes that work on this ledger, each as it was last heard of. `beating_since` is when its present row of beats,
+-- none long after the one before, began: only who has been heard of all along can tell that another has not.
+CREATE TABLE dispatchers (
+    instance BLOB PRIMARY KEY CHECK (length(instance) = 16),
+    role TEXT NOT NULL,
+    pool TEXT,
+    table_version INTEGER NOT NULL,
+    beating_since INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -3,6 +3,7 @@
 mod endpoint;
 mod request;
 mod subscription;
+mod tls;
 
 use crds::condition::Reason;
 

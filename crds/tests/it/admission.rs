@@ -97,7 +97,7 @@ fn metadata_is_checked_as_an_api_server_does() {
 fn an_unknown_field_is_named_with_its_path() {
     let mut object = object(
         Kind::Endpoint,
-        &json!({"timeout_seconds": 5, "headers": [{"name": "X-Team", "value": "1", "values": []}], "tls": {}}),
+        &json!({"timeout_seconds": 5, "headers": [{"name": "X-Team", "value": "1", "values": []}], "proxy": {}}),
     );
     object["extra"] = json!(1);
     object["status"] = json!({"deliveries": 1});
@@ -106,8 +106,8 @@ fn an_unknown_field_is_named_with_its_path() {
         [
             "extra: unknown field",
             "spec.headers[0].values: unknown field",
+            "spec.proxy: unknown field",
             "spec.timeout_seconds: unknown field; did you mean timeoutSeconds?",
-            "spec.tls: unknown field",
             "status.deliveries: unknown field",
         ]
     );

@@ -33,6 +33,7 @@ fn rows() -> Vec<Row> {
     rows.extend(auth_rows());
     rows.extend(retry_rows());
     rows.extend(secret_rows());
+    rows.extend(tls_rows());
     rows.extend([
         endpoint(
             "spec.recipient",
@@ -260,7 +261,7 @@ fn retry_rows() -> Vec<Row> {
 /// The two rules of a reference to a Secret, at each of its places.
 fn secret_rows() -> Vec<Row> {
     type Place = (&'static str, fn(Value) -> Value);
-    let places: [Place; 5] = [
+    let places: [Place; 6] = [
         ("spec.urlFrom.secretKeyRef", |key| json!({"url": null, "urlFrom": {"secretKeyRef": key}})),
         ("spec.signing.secretKeyRef", |key| json!({"signing": {"secretKeyRef": key}})),
         (
@@ -272,6 +273,7 @@ fn secret_rows() -> Vec<Row> {
             |key| json!({"auth": {"type": "Basic", "username": "hooks", "passwordSecretKeyRef": key}}),
         ),
         ("spec.auth.tokenSecretKeyRef", |key| json!({"auth": {"type": "Bearer", "tokenSecretKeyRef": key}})),
+        ("spec.tls.caSecretKeyRef", |key| json!({"tls": {"caSecretKeyRef": key}})),
     ];
     let good = json!({"name": "orders-signing.v2", "key": "tls.key_1"});
     let mut rows = Vec::new();
@@ -290,6 +292,25 @@ fn secret_rows() -> Vec<Row> {
         ));
     }
     rows
+}
+
+fn tls_rows() -> Vec<Row> {
+    let tls = json!({"tls": {"clientCertificateSecretRef": {"name": "orders-client.v2"}}});
+    vec![
+        endpoint("spec.tls", "set caSecretKeyRef, clientCertificateSecretRef or both", tls.clone(), json!({"tls": {}})),
+        endpoint(
+            "spec.tls.clientCertificateSecretRef.name",
+            NAME_MESSAGE,
+            tls.clone(),
+            json!({"tls": {"clientCertificateSecretRef": {"name": "Orders"}}}),
+        ),
+        endpoint(
+            "spec.url",
+            "must begin with https:// for tls to have an effect",
+            json!({"url": null, "urlFrom": {"secretKeyRef": {"name": "hook", "key": "url"}}, "tls": tls["tls"]}),
+            json!({"url": "http://hooks.example.com/in", "tls": tls["tls"]}),
+        ),
+    ]
 }
 
 /// `Kind field: message` of every rule in the schemas.

@@ -116,6 +116,11 @@ pub const LEDGER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const LEDGER_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a connection to the distributed ledger.
 pub const LEDGER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one call of the distributed ledger may go unanswered, whatever the reason; it is then unclear what became
+/// of it. A call that reads whole tables has the time of a statement beside it.
+pub const LEDGER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one maintenance of the distributed ledger may take; the next one goes on where it ended.
+pub const LEDGER_MAINTENANCE_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long a change of partitions waits for a lock; whoever comes after it waits too.
 pub const LEDGER_PARTITION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Days for which partitions are made ahead.
@@ -204,6 +209,19 @@ pub const DUE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 pub const LEDGER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long what waits for an endpoint that cannot be used (its secrets do not open, no key is in force) is left alone.
 pub const UNUSABLE_ENDPOINT_PAUSE: Duration = Duration::from_secs(10);
+/// How often a process tells the ledger that it is alive.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause between two heartbeats that does not break their row: one may come late, or be lost.
+pub const HEARTBEAT_GAP_MAX: Duration = Duration::from_secs(2);
+/// Silence after which a process counts as dead: what it holds in flight is taken back. More than the gap, so that no
+/// process is called dead by those who could not reach the ledger either.
+pub const HEARTBEAT_DEAD_AFTER: Duration = Duration::from_secs(3);
+/// Silence after which a process is forgotten: longer than any lease.
+pub const HEARTBEAT_FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+/// Most processes that are listed.
+pub const DISPATCHERS_READ_MAX: u32 = 1000;
+/// Largest difference between a process's clock and the ledger's with which it counts as ready.
+pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(1);
 /// How long a drain waits for exchanges in flight.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what waits for a deleted endpoint is held before it is cancelled.
@@ -231,6 +249,22 @@ pub const HOST_ADDRESSES_MAX: usize = 64;
 pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 64;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
+/// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
+pub const TLS_AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
+/// Most certificate authorities that one endpoint trusts.
+pub const TLS_AUTHORITIES_MAX: usize = 512;
+/// Most bytes of a client certificate with its chain; a receiver need not read more than 64 KiB of them.
+pub const TLS_CHAIN_BYTES_MAX: usize = 64 * 1024;
+/// Most certificates in the chain of a client certificate.
+pub const TLS_CHAIN_CERTIFICATES_MAX: usize = 10;
+/// Most bytes of the key of a client certificate; RSA with 16384 bits takes 13 KB.
+pub const TLS_KEY_BYTES_MAX: usize = 16 * 1024;
+/// Most TLS identities whose clients are kept; each holds its authorities, those of the system some 150 KB.
+pub const IDENTITY_CLIENTS_MAX: usize = 512;
+/// How long a client of a TLS identity is kept that is not used; at the latest after twice as long it is gone.
+pub const IDENTITY_CLIENT_LIFETIME: Duration = Duration::from_mins(5);
+/// Most clients of TLS identities that are built at once, on threads for blocking work.
+pub const IDENTITY_CLIENT_BUILDS_MAX: usize = 4;
 /// Largest pause that a `Retry-After` may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Default bound on exchanges in flight to one endpoint.

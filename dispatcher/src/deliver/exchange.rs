@@ -19,8 +19,7 @@ use super::endpoints::Entered;
 use super::part::Job;
 use super::recorder::{Effect, Entry};
 use super::{Observed, Worker};
-use crate::clock::now_unix_ms;
-use crate::http::{Exchange, Request};
+use crate::http::{Exchange, NotMade};
 use crate::ledger::DeliveryResult;
 use crate::snapshot::EndpointRoute;
 
@@ -90,19 +89,22 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
     let exchange = async move {
-        let started_at_unix_ms = now_unix_ms();
+        let started_at_unix_ms = worker.clock.now_unix_ms();
         let Prepared { headers, body } = match prepare(&route, &job, started_at_unix_ms) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let (endpoint, reason) = (route.row.id, error.as_str());
                 tracing::warn!(%endpoint, reason, "a request cannot be signed; it waits");
-                let gate = entered.endpoint().gate(UNUSABLE_ENDPOINT_PAUSE);
-                return Ended { effects: vec![Effect::Gate(gate)], ..job.wait(Duration::ZERO) };
+                return wait_until_usable(&job, &entered);
             }
         };
-        let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
-        let exchange = match worker.client.exchange(Request { url: &route.url, headers, body, deadline }).await {
+        let exchange = match worker.client.exchange(route.request(headers, body)).await {
             Ok(exchange) => exchange,
+            Err(NotMade::Identity(error)) => {
+                let (endpoint, reason) = (route.row.id, error.reason.as_str());
+                tracing::warn!(%endpoint, reason, "the endpoint's TLS identity cannot be used; its deliveries wait");
+                return wait_until_usable(&job, &entered);
+            }
             Err(reason) => {
                 // Its place is given back, and neither the endpoint nor the delivery pays for it.
                 worker.tell_of_shortage(reason);
@@ -120,6 +122,12 @@ fn run(worker: Arc<Worker>, job: Job, route: Arc<EndpointRoute>, entered: Entere
         })
     });
     guarded.boxed()
+}
+
+/// Leaves what waits for an endpoint alone for a while, until perhaps its row can be used: that is not an attempt.
+fn wait_until_usable(job: &Job, entered: &Entered) -> Ended {
+    let gate = entered.endpoint().gate(UNUSABLE_ENDPOINT_PAUSE);
+    Ended { effects: vec![Effect::Gate(gate)], ..job.wait(Duration::ZERO) }
 }
 
 /// Renders and signs. Headers of ours win over those of the endpoint.

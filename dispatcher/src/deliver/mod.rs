@@ -41,7 +41,7 @@ use self::endpoints::Endpoints;
 use self::recorder::{Recorder, RecorderHandle};
 use crate::clock::now_unix_ms;
 use crate::http::{Client, NotMade};
-use crate::ledger::{Hold, Ledger};
+use crate::ledger::{Hold, Ledger, LedgerClock};
 use crate::metrics::{Counted, Metrics, Role};
 use crate::queue::{Acknowledge, Consumer, Item, Queue, Received, Work};
 use crate::snapshot::SnapshotReceiver;
@@ -151,6 +151,7 @@ impl Deliver {
             fast: Arc::new(Semaphore::new(self.config.fast_track_max)),
             slow: Arc::new(Semaphore::new(self.config.slow_track_max)),
             config: self.config,
+            clock: self.ledger.clock(),
             ledger: self.ledger,
             snapshot: self.snapshot,
             client: self.client,
@@ -185,6 +186,8 @@ impl Deliver {
 struct Worker {
     config: DeliverConfig,
     ledger: Arc<dyn Ledger>,
+    /// What leases and ages are counted by.
+    clock: LedgerClock,
     snapshot: SnapshotReceiver,
     client: Client,
     metrics: Arc<Metrics>,
@@ -288,7 +291,7 @@ impl Worker {
     /// How long something can wait until too little of its lease is left to send it.
     fn time_left(&self, lease_until_unix_ms: u64) -> Duration {
         let needed = self.config.soft_budget + self.config.lease_margin;
-        Duration::from_millis(lease_until_unix_ms.saturating_sub(now_unix_ms() + as_ms(needed)))
+        Duration::from_millis(lease_until_unix_ms.saturating_sub(self.clock.now_unix_ms() + as_ms(needed)))
     }
 
     /// Takes over late work before anything of it is sent. What somebody else has by now is left out. `None` if the
@@ -300,7 +303,7 @@ impl Worker {
             items.iter().zip(&late).filter(|(_, late)| **late).flat_map(|(item, _)| holds(item)).collect();
         let mut pause = LEDGER_RETRY_PAUSE_MIN;
         let (taken, lease_until_unix_ms) = loop {
-            let lease_until_unix_ms = now_unix_ms() + as_ms(self.config.lease);
+            let lease_until_unix_ms = self.clock.now_unix_ms() + as_ms(self.config.lease);
             match self.ledger.take(holds.clone(), self.config.lease).await {
                 Ok(taken) => break (taken, lease_until_unix_ms),
                 Err(error) => {

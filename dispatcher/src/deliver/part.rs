@@ -18,7 +18,6 @@ use super::acknowledgement::Acknowledgement;
 use super::exchange::{self, Ended, Step};
 use super::recorder::Entry;
 use super::{Observed, Worker};
-use crate::clock::now_unix_ms;
 use crate::ledger::{Change, DeliveryResult};
 use crate::queue::{DueDelivery, Item, Work};
 
@@ -56,7 +55,8 @@ pub(super) async fn deliver(worker: Arc<Worker>, item: Item, acknowledgement: Ar
     match &item.work {
         Work::Part { part, r#gen, targets } => {
             // The rows that the part becomes begin with run 1 and the gen of the part.
-            let age = Duration::from_millis(now_unix_ms().saturating_sub(item.event.accepted_at_unix_ms()));
+            let age =
+                Duration::from_millis(worker.clock.now_unix_ms().saturating_sub(item.event.accepted_at_unix_ms()));
             let arrived = Instant::now();
             let jobs = targets.iter().map(|target| Job {
                 key: DeliveryKey::new(item.event.tenant, item.event.id, *target),

@@ -1,5 +1,7 @@
 //! Why an exchange failed, read from the types of the errors and never from their text.
 
+mod tls;
+
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use dispatcher_core::address::{AddressError, AddressErrorReason};
 use dispatcher_core::delivery::Outcome;
 use rustix::io::Errno;
+
+use super::identity::IdentityError;
 
 /// A failed exchange.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub(super) enum Failure {
     },
 }
 
-/// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something.
+/// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something, or
+/// the request was not one that can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMade {
     /// No file descriptor is left, of this process or of the machine.
@@ -36,6 +41,14 @@ pub enum NotMade {
     /// The machine's network is down.
     #[error("the network of this machine is down")]
     NetworkDown,
+    /// No client could be built in time for a TLS identity.
+    #[error(
+        "no client can be built for a TLS identity: are the system's root certificates installed (ca-certificates)?"
+    )]
+    NoClient,
+    /// The certificates or the key of the TLS identity cannot be used.
+    #[error("the TLS identity cannot be used: {0}")]
+    Identity(#[source] IdentityError),
 }
 
 impl NotMade {
@@ -46,6 +59,8 @@ impl NotMade {
             Self::Memory => "memory",
             Self::Ports => "ports",
             Self::NetworkDown => "network_down",
+            Self::NoClient => "no_client",
+            Self::Identity(error) => error.reason.as_str(),
         }
     }
 
@@ -117,12 +132,17 @@ impl From<RefusedAddress> for Failure {
 
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
+        let is_over_tls = error.url().is_some_and(|url| url.scheme() == "https");
         let error = error.without_url();
         if let Some(refused) = chain(&error).into_iter().find_map(|error| error.downcast_ref::<RefusedAddress>()) {
             return refused.0.clone().into();
         }
         match not_made(&error) {
             Some(reason) => Self::Ours(reason),
+            None if is_over_tls && is_unsent(&error) => Self::Theirs {
+                outcome: Outcome::TlsError,
+                description: format!("{}; {}", describe(&error), tls::ENDED_AFTER_HANDSHAKE),
+            },
             None => Self::Theirs { outcome: classify(&error), description: describe(&error) },
         }
     }
@@ -155,6 +175,16 @@ fn classify(error: &(dyn Error + 'static)) -> Outcome {
     }
 }
 
+/// Whether the connection ended before anything of the request was written to it. A connection from the pool is then
+/// replaced, so this one was new: over TLS 1.3 a receiver refuses a client certificate after our side of the handshake
+/// has ended (RFC 8446, 4.4.2.4), and the alert may come when nobody reads any more. A reset amid the request stays a
+/// failure of the network: nothing tells a refusal from any other.
+fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let chain = chain(error);
+    let says_more = chain.iter().any(|error| error.is::<rustls::Error>());
+    !says_more && chain.iter().any(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled))
+}
+
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
         || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
@@ -177,7 +207,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     chain
 }
 
-/// The messages of the chain, each once.
+/// The messages of the chain, each once, and what to do about an error of TLS.
 fn describe(error: &(dyn Error + 'static)) -> String {
     let mut messages: Vec<String> = Vec::new();
     for error in chain(error) {
@@ -186,7 +216,12 @@ fn describe(error: &(dyn Error + 'static)) -> String {
             messages.push(message);
         }
     }
-    messages.join(": ")
+    let description = messages.join(": ");
+    let advice = chain(error).into_iter().find_map(|error| error.downcast_ref().and_then(tls::advice));
+    match advice {
+        Some(advice) => format!("{description}; {advice}"),
+        None => description,
+    }
 }
 
 #[cfg(test)]

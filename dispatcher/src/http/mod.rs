@@ -3,7 +3,9 @@
 //! Every exchange that is made ends as exactly one [`Outcome`] within its deadline. Addresses are refused in three places: the URL
 //! before the exchange, every answer of a name look-up ([`resolve`]), and the address that answered.
 
+mod clients;
 mod failure;
+pub mod identity;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -16,28 +18,27 @@ use bytes::{Bytes, BytesMut};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::classify::classify_status;
 use dispatcher_core::delivery::Outcome;
-use dispatcher_core::limits::{
-    CONNECT_TIMEOUT, IDLE_CONNECTION_LIFETIME, IDLE_CONNECTIONS_PER_HOST_MAX, RESPONSE_EXCERPT_BYTES_MAX,
-    RESPONSE_HEADERS_MAX,
-};
+use dispatcher_core::limits::{IDENTITY_CLIENTS_MAX, RESPONSE_EXCERPT_BYTES_MAX};
 use dispatcher_core::retry_after;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method};
 use url::Url;
 
+use self::clients::{Factory, IdentityClients};
 pub use self::failure::NotMade;
 use self::failure::{Failure, RefusedAddress};
+pub use self::identity::Identity;
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
 use crate::clock::now_unix_ms;
 
-/// Names us to receivers.
-const USER_AGENT: &str = concat!("Harborhook/", env!("CARGO_PKG_VERSION"));
-
 /// The outbound client. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: reqwest::Client,
+    /// For requests without a TLS identity.
+    anonymous: reqwest::Client,
+    /// For requests with one.
+    identified: Arc<IdentityClients>,
     address_policy: Arc<AddressPolicy>,
 }
 
@@ -59,6 +60,9 @@ pub struct ClientError(#[source] reqwest::Error);
 pub struct Request<'a> {
     /// Where to send it.
     pub url: &'a Url,
+    /// Whom to trust and who to be in TLS; `None`: the system's roots and nobody. An endpoint's own request is made by
+    /// [`crate::snapshot::EndpointRoute::request`], which takes the URL and the identity of one endpoint.
+    pub identity: Option<&'a Identity>,
     /// All headers but those of the connection.
     pub headers: HeaderMap,
     /// The body.
@@ -72,6 +76,7 @@ impl fmt::Debug for Request<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Request")
+            .field("has_identity", &self.identity.is_some())
             .field("body_bytes", &self.body.len())
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
@@ -105,36 +110,33 @@ impl Client {
     fn with_lookup(config: ClientConfig, lookup: impl Lookup) -> Result<Self, ClientError> {
         let address_policy = Arc::new(config.address_policy);
         let resolver = GuardedResolver::new(Arc::clone(&address_policy), config.resolver, lookup);
-        let inner = reqwest::Client::builder()
-            .tls_backend_rustls()
-            .http1_only()
-            .http1_max_headers(RESPONSE_HEADERS_MAX)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
-            .user_agent(USER_AGENT)
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
-            .dns_resolver(resolver)
-            .build()
-            .map_err(|error| ClientError(error.without_url()))?;
-        Ok(Self { inner, address_policy })
+        let factory = Factory::new(resolver);
+        let anonymous = factory.build(None).map_err(ClientError)?;
+        let identified = IdentityClients::new(factory, IDENTITY_CLIENTS_MAX);
+        Ok(Self { anonymous, identified, address_policy })
     }
 
     /// Sends a request and reads the beginning of the answer. Whatever the receiver does is a class.
     ///
-    /// Dropping the future closes the connection.
+    /// Dropping the future closes the connection. Connections are shared by requests without an identity, and by those
+    /// with the same one.
     ///
     /// # Errors
-    /// [`NotMade`] if this machine lacks what it takes: not the receiver's failure, and not an attempt.
+    /// [`NotMade`] if this machine lacks what it takes, or the identity cannot be used: not the receiver's failure, and
+    /// not an attempt.
     pub async fn exchange(&self, request: Request<'_>) -> Result<Exchange, NotMade> {
         let started = Instant::now();
         let deadline = request.deadline;
+        let client = match request.identity {
+            None => self.anonymous.clone(),
+            Some(identity) => {
+                let client = tokio::time::timeout(deadline, self.identified.of(identity)).await;
+                client.unwrap_or(Err(NotMade::NoClient))?
+            }
+        };
         let mut answer = Answer::default();
-        let ended = tokio::time::timeout(deadline, self.send(request, &mut answer)).await;
+        let time_left = deadline.saturating_sub(started.elapsed());
+        let ended = tokio::time::timeout(time_left, self.send(&client, request, &mut answer)).await;
         let failure = match ended {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure),
@@ -143,12 +145,12 @@ impl Client {
         answer.into_exchange(failure, started.elapsed())
     }
 
-    async fn send(&self, request: Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
+    async fn send(&self, client: &reqwest::Client, request: Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
         self.address_policy.check_url(request.url)?;
         let mut outbound = reqwest::Request::new(Method::POST, request.url.clone());
         *outbound.headers_mut() = request.headers;
         *outbound.body_mut() = Some(request.body.into());
-        let mut response = self.inner.execute(outbound).await?;
+        let mut response = client.execute(outbound).await?;
         // The look-up was checked before; this holds whatever way the connection was made.
         if let Some(address) = response.remote_addr() {
             self.address_policy.check_address(address.ip()).map_err(RefusedAddress::from)?;

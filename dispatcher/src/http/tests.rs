@@ -27,7 +27,10 @@ impl Lookup for Answers {
 async fn post(client: &Client, url: &str) -> Exchange {
     let url = Url::parse(url).unwrap();
     let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-    client.exchange(Request { url: &url, headers, body, deadline: Duration::from_secs(20) }).await.unwrap()
+    client
+        .exchange(Request { url: &url, identity: None, headers, body, deadline: Duration::from_secs(20) })
+        .await
+        .unwrap()
 }
 
 fn client(policy: AddressPolicy, fixed_hosts: HashMap<String, SocketAddr>, answers: Vec<&'static str>) -> Client {
@@ -72,7 +75,7 @@ async fn an_exchange_that_this_machine_cannot_make_is_no_outcome() {
     let client = Client::with_lookup(ClientConfig { address_policy, resolver }, NoFileDescriptor).unwrap();
     let url = Url::parse("https://hooks.example.com/").unwrap();
     let (headers, body) = (HeaderMap::new(), Bytes::new());
-    let request = Request { url: &url, headers, body, deadline: Duration::from_secs(20) };
+    let request = Request { url: &url, identity: None, headers, body, deadline: Duration::from_secs(20) };
     assert_eq!(client.exchange(request).await, Err(NotMade::FileDescriptors));
 }
 
@@ -80,7 +83,13 @@ async fn an_exchange_that_this_machine_cannot_make_is_no_outcome() {
 fn a_request_is_printed_without_its_url_and_headers() {
     let url = Url::parse("https://hooks.example.com/hook?token=hunter2").unwrap();
     let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, "swordfish".parse().unwrap())]);
-    let request = Request { url: &url, headers, body: Bytes::from_static(b"{}"), deadline: Duration::from_secs(1) };
+    let request = Request {
+        url: &url,
+        identity: None,
+        headers,
+        body: Bytes::from_static(b"{}"),
+        deadline: Duration::from_secs(1),
+    };
     let printed = format!("{request:?}");
     assert!(!printed.contains("hunter2") && !printed.contains("swordfish"), "{printed}");
 }

@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::publish;
-use crate::clock;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
 use crate::metrics::{Metrics, Role};
@@ -217,7 +216,8 @@ impl AcceptorTask {
             events.extend(waiting.requests.into_iter().map(|request| room.lease(request)));
         }
         // Taken before the commit, so that the lease which the ledger grants never ends earlier.
-        let lease_until_unix_ms = clock::now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let lease_until_unix_ms =
+            self.ledger.clock().now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let answers = self.accept_all(&events).await;
         let fresh: Vec<NewEvent> = events
             .into_iter()

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
 use super::explain::{RouteView, explain};
-use super::{Ingest, Purpose, Receipt, event_problem, identified};
+use super::{Ingest, Purpose, Receipt, event_problem};
 use crate::api::path::Segment;
 use crate::problem::{Problem, ProblemKind};
 
@@ -83,7 +83,7 @@ async fn route(
     let (head, body) = request.into_parts();
     let received = ingest.receive(&tenant, &head, body, Purpose::DryRun).await?;
     let draft = native_draft(&head.headers, &received.body.bytes)?;
-    let (event, snapshot) = (identified(draft, received.tenant), received.snapshot);
+    let (event, snapshot) = (ingest.identified(draft, received.tenant), received.snapshot);
     ingest.routing.run(move |budget| explain(&snapshot, &event, budget)).await.map(Json)
 }
 

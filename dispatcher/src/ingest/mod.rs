@@ -26,8 +26,7 @@ use dispatcher_core::route::Routed;
 use http::request::Parts;
 
 use crate::api::parameters::Parameters;
-use crate::clock;
-use crate::ledger::Idempotency;
+use crate::ledger::{Idempotency, LedgerClock};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, ProblemKind};
 use crate::snapshot::{Snapshot, SnapshotReceiver};
@@ -45,6 +44,8 @@ pub struct Ingest {
     pub bodies: BodyReader,
     /// Where routing runs.
     pub routing: Routing,
+    /// The time that identities carry.
+    pub clock: LedgerClock,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -112,13 +113,18 @@ impl Ingest {
             .collect()
     }
 
+    /// Gives a draft its identity: the ledger's time, and randomness that keeps identities of one millisecond apart.
+    fn identified(&self, draft: Draft, tenant: TenantId) -> Event {
+        draft.into_event(EventId::from_parts(self.clock.now_unix_ms(), rand::random()), tenant)
+    }
+
     /// Gives the drafts their identities and finds their targets.
     async fn route(&self, received: &Received, drafts: Vec<Draft>) -> Result<Vec<NewRequest>, Problem> {
         let (events, keys): (Vec<Arc<Event>>, Vec<Option<Idempotency>>) = drafts
             .into_iter()
             .map(|draft| {
                 let idempotency = idempotency(&draft);
-                (Arc::new(identified(draft, received.tenant)), idempotency)
+                (Arc::new(self.identified(draft, received.tenant)), idempotency)
             })
             .unzip();
         let (snapshot, of_request) = (Arc::clone(&received.snapshot), events.clone());
@@ -169,11 +175,6 @@ pub(crate) fn find_tenant(snapshot: &Snapshot, name: &str) -> Result<TenantId, P
         let detail = "No tenant has this name: it is the namespace of an Endpoint or a Subscription.";
         Problem::new(ProblemKind::UnknownTenant, detail).at("tenant")
     })
-}
-
-/// Gives a draft its identity: the time, and randomness that keeps identities of one millisecond apart.
-fn identified(draft: Draft, tenant: TenantId) -> Event {
-    draft.into_event(EventId::from_parts(clock::now_unix_ms(), rand::random()), tenant)
 }
 
 fn event_problem(error: EventError) -> Problem {

@@ -9,6 +9,8 @@
 //! - every change is compare-and-set on `(run, gen)`; a stale holder changes no state;
 //! - a finished delivery becomes unfinished only by [`Ledger::replay`].
 
+mod clock;
+mod dispatchers;
 mod histogram;
 pub mod isolate;
 pub mod postgres;
@@ -26,6 +28,9 @@ use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::clock::LedgerClock;
+use self::dispatchers::Holder;
+pub use self::dispatchers::{Beat, DispatcherRecord, DispatcherRole, Heartbeat};
 pub use self::records::{
     AttemptRecord, Backlog, Balance, Cursor, DeliveryQuery, DeliveryRecord, EndpointFacts, EventQuery, EventRecord,
     Page,
@@ -40,7 +45,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// An event whose identity is already there is [`Accepted::New`] again: the caller retried an unclear commit.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError>;
 
-    /// Commits what became of deliveries, all in one transaction. Answers in the order asked.
+    /// Commits what became of deliveries: in one transaction, but for changes that build on earlier ones of the batch,
+    /// which may follow in the next. Answers in the order asked.
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError>;
 
     /// Takes over late or redelivered work by compare-and-set, raising its `gen` and renewing its lease.
@@ -116,6 +122,45 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Whether the ledger answers.
     async fn ping(&self) -> Result<(), LedgerError>;
+
+    /// Tells that a process is alive; call it each [`HEARTBEAT_INTERVAL`](dispatcher_core::limits::HEARTBEAT_INTERVAL),
+    /// and again at once when it failed. From then on what is recorded as in flight through this value is held by that
+    /// instance: once it has been silent for
+    /// [`HEARTBEAT_DEAD_AFTER`](dispatcher_core::limits::HEARTBEAT_DEAD_AFTER), while others were heard of, claims take
+    /// it back before its lease is over. What a process holds that never beat is taken back only then. Also compares
+    /// the clocks.
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError>;
+
+    /// Forgets a process that has finished, which must not beat any more. What it still holds in flight is due at once;
+    /// what it has queued may be in another's hands, and waits for the end of its lease.
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError>;
+
+    /// Processes that were heard of within a time, in the order of their identities, at most
+    /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX).
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError>;
+
+    /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
+    /// database needs it, gives up deliveries of events that are older than `retention`, and removes what is older
+    /// and finished. Call it every few minutes, in any number of processes. `retention` counts in whole days, by UTC,
+    /// and is at least one.
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError>;
+
+    /// The ledger's clock, as far as this process knows it: identities and leases are made by it.
+    fn clock(&self) -> LedgerClock;
+}
+
+/// What maintenance did, and what it found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Days that partitions were made for.
+    pub days_made: u32,
+    /// Days that are gone with all that was of them.
+    pub days_dropped: u32,
+    /// Deliveries that were given up because their day is over.
+    pub deliveries_ended: u64,
+    /// Events outside every day's partition. More than none means that a process's clock was wrong by days, or that
+    /// nobody has called for maintenance: an alarm.
+    pub events_outside: u64,
 }
 
 /// Why the ledger could not do it. No message carries a value of the caller's.

@@ -12,6 +12,10 @@ fn all_used() -> Metrics {
     metrics.due_claimed(4);
     metrics.set_backlog(7);
     metrics.set_table(TableVersion(9), 0);
+    metrics.set_clock_offset(-250);
+    for returned in [1, 3] {
+        metrics.set_queue_counts(QueueCounts { returned, ..QueueCounts::default() });
+    }
     for reason in FilterErrorReason::ALL {
         metrics.filter_failed(reason);
     }
@@ -48,6 +52,7 @@ fn no_label_is_unbounded() {
         .map(|kind| kind.as_str())
         .chain(Outcome::ALL.iter().map(|outcome| outcome.as_str()))
         .chain(Role::ALL.iter().map(|role| role.as_str()))
+        .chain(QueueCounts::default().by_name().map(|(name, _)| name))
         .chain(FilterErrorReason::ALL.iter().map(|reason| reason.as_str()))
         .collect();
     let mut seen = 0;
@@ -74,9 +79,14 @@ fn counters_count_and_histograms_observe() {
         "harborhook_accepted_deliveries_total 3",
         "harborhook_rejected_requests_total{reason=\"not-found\"} 1",
         "harborhook_attempts_total{outcome=\"http_5xx\"} 1",
-        "harborhook_attempt_duration_seconds_count 12",
+        &format!("harborhook_attempt_duration_seconds_count {}", Outcome::ALL.len()),
         "harborhook_table_version 9",
         "harborhook_backlog_deliveries 7",
+        "harborhook_clock_offset_seconds -0.25",
+        "harborhook_queue_failures_total{reason=\"returned\"} 3",
+        "harborhook_queue_failures_total{reason=\"refused\"} 0",
+        "harborhook_due_claimed_deliveries_total 4",
+        "harborhook_recorded_changes_total 5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
     }

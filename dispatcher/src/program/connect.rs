@@ -34,7 +34,7 @@ pub(crate) struct ConnectedLedger {
 impl ConnectedLedger {
     /// Ends its connections in order.
     pub(crate) async fn close(&self) {
-        if let Tenure::Shared { postgres, .. } = &self.tenure {
+        if let Tenure::Shared(postgres) = &self.tenure {
             postgres.close().await;
         }
     }
@@ -56,16 +56,12 @@ impl ConnectedQueue {
 }
 
 /// Connects to the ledger, however long that takes.
-pub(crate) async fn ledger(
-    database: &Database,
-    retention: Duration,
-    probe: &Probe,
-) -> Result<ConnectedLedger, Failure> {
+pub(crate) async fn ledger(database: &Database, probe: &Probe) -> Result<ConnectedLedger, Failure> {
     let connected = match database {
         Database::Postgres(config) => {
             let postgres = Arc::new(postgres(config, probe).await?);
             let ledger = Arc::clone(&postgres) as Arc<dyn Ledger>;
-            ConnectedLedger { ledger, tenure: Tenure::Shared { postgres, retention }, _lock: None }
+            ConnectedLedger { ledger, tenure: Tenure::Shared(postgres), _lock: None }
         }
         Database::Sqlite(path) => sqlite(path).await?,
     };
@@ -80,7 +76,7 @@ async fn postgres(config: &PostgresConfig, probe: &Probe) -> Result<PostgresLedg
             Ok(ledger) => return Ok(ledger),
             Err(error) => error,
         };
-        let finding = may_pass(&error).ok_or_else(|| Failure::Configuration(error.to_string()))?;
+        let Some(finding) = may_pass(&error) else { return Err(error.into()) };
         probe.set_ledger(finding);
         if retry.is_news(&error.to_string()) {
             tracing::warn!(%error, reason = finding.as_str(), "not ready: the database cannot be used yet; trying again");
@@ -168,7 +164,7 @@ pub(crate) async fn retried<T>(mut attempt: impl AsyncFnMut() -> Result<T, Ledge
         let error = match attempt().await {
             Ok(done) => return Ok(done),
             Err(error @ LedgerError::Unavailable(_)) => error,
-            Err(error) => return Err(Failure::Configuration(error.to_string())),
+            Err(error) => return Err(error.into()),
         };
         if retry.is_news(&error.to_string()) {
             tracing::warn!(%error, "not ready: the routing table cannot be loaded yet; trying again");

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use dispatcher::ledger::LedgerError;
+
 /// Exit codes. Supervisors rely on them; `docs/operations.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -38,6 +40,17 @@ pub(crate) enum Failure {
     /// A part of the service ended by itself.
     #[error("{0}")]
     Defect(String),
+}
+
+impl From<LedgerError> for Failure {
+    /// An error that no waiting heals.
+    fn from(error: LedgerError) -> Self {
+        Self::Configuration(match error {
+            // While nothing is stored yet, what is refused is the configuration.
+            LedgerError::Refused(message) => message,
+            other => other.to_string(),
+        })
+    }
 }
 
 impl Failure {

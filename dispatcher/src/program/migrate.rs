@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use dispatcher::ledger::LedgerError;
 use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
-use dispatcher_core::limits::{MIGRATE_PATIENCE, START_RETRY_PAUSE_MAX, START_RETRY_PAUSE_MIN};
-use tokio::time::{Instant, sleep};
+use dispatcher_core::limits::MIGRATE_PATIENCE;
+use tokio::time::Instant;
 
 use super::arguments::MigrateArguments;
+use super::connect::Retry;
 use super::exit::{Exit, Failure};
+use super::settings;
 
 /// Migrates, as often as it is asked to. A database that cannot be reached is waited for, but not for ever: whoever
 /// migrates wants to know.
 pub(crate) async fn run(arguments: &MigrateArguments) -> Result<Exit, Failure> {
+    settings::check_files(&arguments.database)?;
     let config = PostgresConfig::new(arguments.database.expose());
     let deadline = Instant::now() + MIGRATE_PATIENCE;
-    let mut pause = START_RETRY_PAUSE_MIN;
+    let mut retry = Retry::new();
     loop {
         let error = match PostgresLedger::migrate(&config).await {
             Ok(()) => {
@@ -26,15 +29,17 @@ pub(crate) async fn run(arguments: &MigrateArguments) -> Result<Exit, Failure> {
         };
         match error {
             LedgerError::Refused(_) | LedgerError::Schema { .. } => {
-                return Err(Failure::Configuration(error.to_string()));
+                return Err(error.into());
             }
-            LedgerError::Unavailable(_) if Instant::now() + pause < deadline => {
-                tracing::warn!(%error, "the database cannot be migrated yet; trying again");
+            LedgerError::Unavailable(_) if Instant::now() >= deadline => {
+                return Err(unreachable(&error, MIGRATE_PATIENCE));
             }
-            LedgerError::Unavailable(_) => return Err(unreachable(&error, MIGRATE_PATIENCE)),
+            LedgerError::Unavailable(_) => {}
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(START_RETRY_PAUSE_MAX);
+        if retry.is_news(&error.to_string()) {
+            tracing::warn!(%error, "the database cannot be migrated yet; trying again");
+        }
+        retry.pause().await;
     }
 }
 

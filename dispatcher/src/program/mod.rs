@@ -39,9 +39,9 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Migrate(arguments) => migrate::run(&arguments).await,
-            Command::Ingest(arguments) => serve::run(settings::of_ingest(arguments)?).await,
-            Command::Deliver(arguments) => serve::run(settings::of_deliver(arguments)?).await,
-            Command::All(arguments) => serve::run(settings::of_all(arguments)?).await,
+            Command::Ingest(arguments) => serve::run(settings::of_ingest(&arguments)?).await,
+            Command::Deliver(arguments) => serve::run(settings::of_deliver(&arguments)?).await,
+            Command::All(arguments) => serve::run(settings::of_all(&arguments)?).await,
         }
     });
     // What has not ended by now was asked to end and did not.

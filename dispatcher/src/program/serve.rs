@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dispatcher::admin::{self, Admin};
 use dispatcher::deliver::DeliverConfig;
+use dispatcher::ledger::DispatcherRole;
 use dispatcher::metrics::Metrics;
 use dispatcher::readiness::Probe;
 use dispatcher::server::{self, EarlyServer, ServerLimits};
-use dispatcher::service::{Service, ServiceConfig, ServiceError, ServiceRole, guarded};
+use dispatcher::service::{Service, ServiceConfig, ServiceError, guarded};
 use dispatcher_core::limits::SERVER_DRAIN_DEADLINE;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -145,13 +146,12 @@ async fn start(
     api: Option<EarlyServer>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    let (ledger, queue) = tokio::try_join!(
-        connect::ledger(&settings.database, settings.retention, probe),
-        connect::queue(settings.queue, probe)
-    )?;
+    let (ledger, queue) =
+        tokio::try_join!(connect::ledger(&settings.database, probe), connect::queue(settings.queue, probe))?;
     let config = ServiceConfig {
         role: settings.role,
         tenure: ledger.tenure.clone(),
+        retention: settings.retention,
         access: settings.access,
         deliver: DeliverConfig {
             pool: settings.pool,
@@ -185,11 +185,11 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(drain: Duration, role: ServiceRole) -> Self {
+    fn of(drain: Duration, role: DispatcherRole) -> Self {
         match role {
-            ServiceRole::Ingest => Self { requests: drain * 3 / 4, exchanges: Duration::ZERO },
-            ServiceRole::Deliver => Self { requests: Duration::ZERO, exchanges: drain * 3 / 4 },
-            ServiceRole::All => Self { requests: (drain / 4).min(SERVER_DRAIN_DEADLINE), exchanges: drain / 2 },
+            DispatcherRole::Ingest => Self { requests: drain * 3 / 4, exchanges: Duration::ZERO },
+            DispatcherRole::Deliver => Self { requests: Duration::ZERO, exchanges: drain * 3 / 4 },
+            DispatcherRole::All => Self { requests: (drain / 4).min(SERVER_DRAIN_DEADLINE), exchanges: drain / 2 },
         }
     }
 }

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatcher::ledger::DispatcherRole;
 use dispatcher::ledger::postgres::PostgresConfig;
 use dispatcher::queue::rabbitmq::RabbitConfig;
-use dispatcher::service::{Access, ServiceRole};
+use dispatcher::service::Access;
 use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
 use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::DEFAULT_POOL;
+use url::Url;
 use uuid::Uuid;
 
 use super::arguments::{
@@ -24,10 +26,12 @@ use super::exit::Failure;
 use super::queue_url;
 
 const SEALING_KEY_BYTES: usize = 32;
+/// Parameters of the database's URL that name files.
+const DATABASE_FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// Everything that a role needs to start.
 pub(crate) struct Settings {
-    pub(crate) role: ServiceRole,
+    pub(crate) role: DispatcherRole,
     pub(crate) instance: Uuid,
     pub(crate) database: Database,
     pub(crate) queue: QueueChoice,
@@ -55,25 +59,25 @@ pub(crate) enum QueueChoice {
 }
 
 /// Settings of `ingest`.
-pub(crate) fn of_ingest(arguments: IngestArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
+pub(crate) fn of_ingest(arguments: &IngestArguments) -> Result<Settings, Failure> {
+    settings(DispatcherRole::Ingest, &arguments.common, Some(&arguments.ingest), None)
 }
 
 /// Settings of `deliver`.
-pub(crate) fn of_deliver(arguments: DeliverArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::Deliver, &arguments.common, None, Some(arguments.delivery))
+pub(crate) fn of_deliver(arguments: &DeliverArguments) -> Result<Settings, Failure> {
+    settings(DispatcherRole::Deliver, &arguments.common, None, Some(&arguments.delivery))
 }
 
 /// Settings of `all`.
-pub(crate) fn of_all(arguments: AllArguments) -> Result<Settings, Failure> {
-    settings(ServiceRole::All, &arguments.common, Some(&arguments.ingest), Some(arguments.delivery))
+pub(crate) fn of_all(arguments: &AllArguments) -> Result<Settings, Failure> {
+    settings(DispatcherRole::All, &arguments.common, Some(&arguments.ingest), Some(&arguments.delivery))
 }
 
 fn settings(
-    role: ServiceRole,
+    role: DispatcherRole,
     common: &CommonArguments,
     api: Option<&ApiArguments>,
-    delivery: Option<DeliveryArguments>,
+    delivery: Option<&DeliveryArguments>,
 ) -> Result<Settings, Failure> {
     let access = Access::Open;
     let listen = api.map(|api| api.listen);
@@ -107,10 +111,10 @@ fn settings(
     })
 }
 
-fn database(role: ServiceRole, common: &CommonArguments) -> Result<Database, Failure> {
+fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
     let url = common.database.expose();
     if let Some(path) = url.strip_prefix("sqlite:") {
-        if role != ServiceRole::All {
+        if role != DispatcherRole::All {
             return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
         }
         // `sqlite://relative`, `sqlite:relative` and `sqlite:///absolute` are all usual.
@@ -120,13 +124,26 @@ fn database(role: ServiceRole, common: &CommonArguments) -> Result<Database, Fai
         }
         return Ok(Database::Sqlite(PathBuf::from(path)));
     }
+    check_files(&common.database)?;
     let pool_connections_max = common.database_connections_max;
     Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
 }
 
-fn queue(role: ServiceRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
+/// Whether the files are there that the database's URL names: they are read only when a server answers.
+pub(crate) fn check_files(url: &Redacted<String>) -> Result<(), Failure> {
+    // What is no URL is told by the ledger.
+    let Ok(url) = Url::parse(url.expose()) else { return Ok(()) };
+    for (name, path) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
+        File::open(&*path).map_err(|error| {
+            Failure::Configuration(format!("the database's URL is wrong: {name} {path}: {error}; it is a file in PEM"))
+        })?;
+    }
+    Ok(())
+}
+
+fn queue(role: DispatcherRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
     if url.expose() == "memory:" {
-        if role != ServiceRole::All {
+        if role != DispatcherRole::All {
             return Err(only_in_one_process(role, "--queue", "memory:", "amqp://"));
         }
         return Ok(QueueChoice::Memory);
@@ -139,14 +156,14 @@ fn queue(role: ServiceRole, url: &Redacted<String>, pool: &str, instance: Uuid) 
     })))
 }
 
-fn only_in_one_process(role: ServiceRole, option: &str, given: &str, needed: &str) -> Failure {
+fn only_in_one_process(role: DispatcherRole, option: &str, given: &str, needed: &str) -> Failure {
     Failure::Configuration(format!(
         "{option}: `{given}` is for one process that does everything: use `dispatcher all`, or give `{}` a {needed} URL",
         role.as_str()
     ))
 }
 
-fn address_policy(arguments: DeliveryArguments) -> AddressPolicy {
+fn address_policy(arguments: &DeliveryArguments) -> AddressPolicy {
     let only = |port: &AllowedPort| match port {
         AllowedPort::Only(port) => Some(*port),
         AllowedPort::Any => None,
@@ -160,9 +177,9 @@ fn address_policy(arguments: DeliveryArguments) -> AddressPolicy {
         PortRule::Only(usual.chain(arguments.allow_port.iter().filter_map(only)).collect())
     };
     AddressPolicy {
-        allow: arguments.allow_address,
-        deny: arguments.deny_address,
-        allow_hosts: arguments.allow_host,
+        allow: arguments.allow_address.clone(),
+        deny: arguments.deny_address.clone(),
+        allow_hosts: arguments.allow_host.clone(),
         allow_http: arguments.allow_http,
         ports,
     }
@@ -196,9 +213,9 @@ mod tests {
         let key = key.path().to_str().unwrap();
         let line = [&["dispatcher"], line, &["--sealing-key-file", key]].concat();
         match Arguments::try_parse_from(line).unwrap().command {
-            Command::Ingest(arguments) => of_ingest(arguments),
-            Command::Deliver(arguments) => of_deliver(arguments),
-            Command::All(arguments) => of_all(arguments),
+            Command::Ingest(arguments) => of_ingest(&arguments),
+            Command::Deliver(arguments) => of_deliver(&arguments),
+            Command::All(arguments) => of_all(&arguments),
             Command::Migrate(_) => unreachable!("it has no settings"),
         }
     }

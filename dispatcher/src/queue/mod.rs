@@ -34,8 +34,31 @@ pub trait Queue: Send + Sync + 'static {
     /// Messages that wait in a pool's queues, as far as is known. None of those that a consumer holds count.
     fn waiting(&self, pool: &str) -> u64;
 
+    /// What went wrong with messages since the start.
+    fn counts(&self) -> QueueCounts {
+        QueueCounts::default()
+    }
+
     /// Opens a consumer of a pool. `deliveries_max` bounds what it holds without having acknowledged it.
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError>;
+}
+
+/// What went wrong with messages since the start. No delivery is lost by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Messages that could not be understood and were acknowledged away.
+    pub poisoned: u64,
+    /// Messages that came back because their queue was missing.
+    pub returned: u64,
+    /// Messages that a full queue refused.
+    pub refused: u64,
+}
+
+impl QueueCounts {
+    /// The counts by their stable names.
+    pub fn by_name(self) -> [(&'static str, u64); 3] {
+        [("poisoned", self.poisoned), ("returned", self.returned), ("refused", self.refused)]
+    }
 }
 
 /// A consumer of one pool's queues. Dropping it gives back what it holds.

@@ -14,10 +14,10 @@ pub use stall::Stall;
 
 use std::time::Duration;
 
-use dispatcher_core::limits::PROGRESS_DEADLINE;
+use dispatcher_core::limits::{CLOCK_OFFSET_MAX, HEARTBEAT_DEAD_AFTER, PROGRESS_DEADLINE};
 use dispatcher_core::table::TableVersion;
 
-use crate::service::ServiceRole;
+use crate::ledger::DispatcherRole;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +38,10 @@ pub enum Check {
     Claiming,
     /// What was claimed is published.
     Publishing,
+    /// The ledger knows that the process lives.
+    Heartbeat,
+    /// The process's clock shows about the ledger's time.
+    Clock,
     /// No shutdown has begun.
     Serving,
 }
@@ -54,12 +58,14 @@ impl Check {
             Self::Recording => "recording",
             Self::Claiming => "claiming",
             Self::Publishing => "publishing",
+            Self::Heartbeat => "heartbeat",
+            Self::Clock => "clock",
             Self::Serving => "serving",
         }
     }
 
     /// Whether a process of a role does this at all.
-    fn concerns(self, role: ServiceRole) -> bool {
+    fn concerns(self, role: DispatcherRole) -> bool {
         match self {
             Self::Accepting => role.ingests(),
             Self::Consuming | Self::Recording | Self::Claiming | Self::Publishing => role.delivers(),
@@ -69,7 +75,7 @@ impl Check {
 
     /// Whether a process of a role is of no use without it. One that ingests is: what it accepts without a queue is
     /// delivered once the queue is back.
-    fn is_required(self, role: ServiceRole) -> bool {
+    fn is_required(self, role: DispatcherRole) -> bool {
         !(self == Self::Queue && role.ingests())
     }
 }
@@ -91,6 +97,10 @@ pub enum Finding {
     NotLoaded,
     /// There is work, and for a while nothing of it got done.
     Stalled,
+    /// The ledger has not accepted it for too long, so that it may give what the process holds to others.
+    NotAccepted,
+    /// It is wrong by more than a second.
+    Skewed,
     /// The process is about to stop.
     Stopping,
 }
@@ -106,6 +116,8 @@ impl Finding {
             Self::NotAnswering => "not_answering",
             Self::NotLoaded => "not_loaded",
             Self::Stalled => "stalled",
+            Self::NotAccepted => "not_accepted",
+            Self::Skewed => "skewed",
             Self::Stopping => "stopping",
         }
     }
@@ -130,7 +142,7 @@ pub struct Stalls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// What the process does.
-    pub role: ServiceRole,
+    pub role: DispatcherRole,
     /// What the ledger said last.
     pub ledger: Finding,
     /// What the queue said last.
@@ -139,6 +151,10 @@ pub struct Observation {
     pub table: Option<TableVersion>,
     /// What gets done.
     pub stalls: Stalls,
+    /// How long ago the last heartbeat was sent that the ledger accepted, if one was.
+    pub heartbeat_age: Option<Duration>,
+    /// Milliseconds that the ledger's clock is ahead of the process's.
+    pub clock_offset_ms: i64,
     /// Whether a shutdown has begun.
     pub stopping: bool,
 }
@@ -156,18 +172,23 @@ pub struct Readiness {
 
 /// Judges what was observed.
 pub fn judge(observation: &Observation) -> Readiness {
-    let Observation { role, ledger, queue, table, stalls, stopping } = *observation;
-    let progress = |stalled: Duration| if stalled >= PROGRESS_DEADLINE { Finding::Stalled } else { Finding::Ok };
+    let Observation { role, ledger, queue, table, stalls, heartbeat_age, clock_offset_ms, stopping } = *observation;
+    let is = |well: bool, else_finding: Finding| if well { Finding::Ok } else { else_finding };
+    let progress = |stalled: Duration| is(stalled < PROGRESS_DEADLINE, Finding::Stalled);
+    let beats = heartbeat_age.is_some_and(|age| age < HEARTBEAT_DEAD_AFTER);
+    let offset = Duration::from_millis(clock_offset_ms.unsigned_abs());
     let found = [
         (Check::Ledger, ledger),
         (Check::Queue, queue),
-        (Check::Table, if table.is_some() { Finding::Ok } else { Finding::NotLoaded }),
+        (Check::Table, is(table.is_some(), Finding::NotLoaded)),
         (Check::Accepting, progress(stalls.accepting)),
         (Check::Consuming, progress(stalls.consuming)),
         (Check::Recording, progress(stalls.recording)),
         (Check::Claiming, progress(stalls.claiming)),
         (Check::Publishing, progress(stalls.publishing)),
-        (Check::Serving, if stopping { Finding::Stopping } else { Finding::Ok }),
+        (Check::Heartbeat, is(beats, Finding::NotAccepted)),
+        (Check::Clock, is(offset <= CLOCK_OFFSET_MAX, Finding::Skewed)),
+        (Check::Serving, is(!stopping, Finding::Stopping)),
     ];
     let checks: Vec<_> = found.into_iter().filter(|(check, _)| check.concerns(role)).collect();
     let ready = checks.iter().all(|(check, finding)| *finding == Finding::Ok || !check.is_required(role));

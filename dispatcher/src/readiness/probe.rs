@@ -9,18 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Finding, Observation, Readiness, Stall, Stalls, judge};
 use crate::ingest::Acceptor;
-use crate::ledger::Ledger;
+use crate::ledger::{DispatcherRole, Ledger};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::service::ServiceRole;
 use crate::snapshot::SnapshotReceiver;
 
 /// Answers whether the process is ready, from its first moment on.
 pub struct Probe {
-    role: ServiceRole,
+    role: DispatcherRole,
     starting: Mutex<Starting>,
     observer: OnceLock<Observer>,
     stalls: Mutex<Stalls>,
+    /// When the last heartbeat was sent that the ledger accepted.
+    beat_at: Mutex<Option<Instant>>,
 }
 
 /// How far the start has come.
@@ -39,12 +40,13 @@ pub(crate) struct Observer {
 
 impl Probe {
     /// The probe of a process that has just started.
-    pub fn new(role: ServiceRole) -> Self {
+    pub fn new(role: DispatcherRole) -> Self {
         Self {
             role,
             starting: Mutex::new(Starting { ledger: Finding::Connecting, queue: Finding::Connecting }),
             observer: OnceLock::new(),
             stalls: Mutex::default(),
+            beat_at: Mutex::default(),
         }
     }
 
@@ -56,6 +58,11 @@ impl Probe {
     /// What the start has found out about the queue.
     pub fn set_queue(&self, finding: Finding) {
         lock(&self.starting).queue = finding;
+    }
+
+    /// The ledger has accepted a heartbeat that was sent then.
+    pub(crate) fn beat_accepted(&self, sent_at: Instant) {
+        *lock(&self.beat_at) = Some(sent_at);
     }
 
     /// From now on the service is observed.
@@ -70,10 +77,19 @@ impl Probe {
     }
 
     async fn look(&self) -> Observation {
-        let (role, stalls) = (self.role, *lock(&self.stalls));
+        let heartbeat_age = lock(&self.beat_at).map(|sent_at| sent_at.elapsed());
         let Some(observer) = self.observer.get() else {
             let Starting { ledger, queue } = *lock(&self.starting);
-            return Observation { role, ledger, queue, table: None, stalls, stopping: false };
+            return Observation {
+                role: self.role,
+                ledger,
+                queue,
+                table: None,
+                stalls: Stalls::default(),
+                heartbeat_age,
+                clock_offset_ms: 0,
+                stopping: false,
+            };
         };
         let ledger = match tokio::time::timeout(READINESS_DEADLINE, observer.ledger.ping()).await {
             Ok(Ok(())) => Finding::Ok,
@@ -81,8 +97,16 @@ impl Probe {
             Err(_) => Finding::NotAnswering,
         };
         let queue = if observer.queue.is_connected() { Finding::Ok } else { Finding::Unreachable };
-        let table = Some(observer.snapshot.borrow().version);
-        Observation { role, ledger, queue, table, stalls, stopping: observer.stopping.is_cancelled() }
+        Observation {
+            role: self.role,
+            ledger,
+            queue,
+            table: Some(observer.snapshot.borrow().version),
+            stalls: *lock(&self.stalls),
+            heartbeat_age,
+            clock_offset_ms: observer.ledger.clock().offset_ms(),
+            stopping: observer.stopping.is_cancelled(),
+        }
     }
 }
 
@@ -97,10 +121,11 @@ pub(crate) struct Watched {
 /// Watches what gets done until it is told to stop.
 pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: CancellationToken) {
     let start = Instant::now();
-    let mut watches = Watches::default();
+    let mut progress = Progress::default();
     loop {
-        let stalls = watches.look(start.elapsed(), &watched);
+        let stalls = progress.look(start.elapsed(), &watched);
         *lock(&probe.stalls) = stalls;
+        watched.metrics.set_queue_counts(watched.queue.counts());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PROGRESS_LOOK_INTERVAL) => {}
@@ -109,7 +134,7 @@ pub(crate) async fn watch(probe: Arc<Probe>, watched: Watched, shutdown: Cancell
 }
 
 #[derive(Default)]
-struct Watches {
+struct Progress {
     consuming: Stall,
     recording: Stall,
     claiming: Stall,
@@ -119,7 +144,7 @@ struct Watches {
     published: u64,
 }
 
-impl Watches {
+impl Progress {
     fn look(&mut self, now: Duration, watched: &Watched) -> Stalls {
         let work = watched.metrics.work_counts();
         if work.published != self.published {

@@ -1,18 +1,20 @@
 use super::*;
 
 /// A process to which nothing is wrong.
-fn well(role: ServiceRole) -> Observation {
+fn well(role: DispatcherRole) -> Observation {
     Observation {
         role,
         ledger: Finding::Ok,
         queue: Finding::Ok,
         table: Some(TableVersion(3)),
         stalls: Stalls::default(),
+        heartbeat_age: Some(Duration::from_secs(1)),
+        clock_offset_ms: -900,
         stopping: false,
     }
 }
 
-const ROLES: [ServiceRole; 3] = [ServiceRole::Ingest, ServiceRole::Deliver, ServiceRole::All];
+const ROLES: [DispatcherRole; 3] = [DispatcherRole::Ingest, DispatcherRole::Deliver, DispatcherRole::All];
 
 /// The checks that are not well.
 fn wrong(readiness: &Readiness) -> Vec<(Check, Finding)> {
@@ -31,10 +33,14 @@ fn a_process_to_which_nothing_is_wrong_is_ready() {
 #[test]
 fn each_thing_that_is_wrong_is_named_and_makes_the_process_unready() {
     type Change = fn(&mut Observation);
-    let cases: [(Change, Check, Finding); 9] = [
+    let cases: [(Change, Check, Finding); 13] = [
         (|seen| seen.ledger = Finding::Unreachable, Check::Ledger, Finding::Unreachable),
         (|seen| seen.ledger = Finding::SchemaTooOld, Check::Ledger, Finding::SchemaTooOld),
         (|seen| seen.table = None, Check::Table, Finding::NotLoaded),
+        (|seen| seen.heartbeat_age = None, Check::Heartbeat, Finding::NotAccepted),
+        (|seen| seen.heartbeat_age = Some(HEARTBEAT_DEAD_AFTER), Check::Heartbeat, Finding::NotAccepted),
+        (|seen| seen.clock_offset_ms = 1_001, Check::Clock, Finding::Skewed),
+        (|seen| seen.clock_offset_ms = -1_001, Check::Clock, Finding::Skewed),
         (|seen| seen.stopping = true, Check::Serving, Finding::Stopping),
         (|seen| seen.stalls.accepting = PROGRESS_DEADLINE, Check::Accepting, Finding::Stalled),
         (|seen| seen.stalls.consuming = PROGRESS_DEADLINE, Check::Consuming, Finding::Stalled),
@@ -64,10 +70,10 @@ fn without_a_queue_what_ingests_goes_on_and_says_so_and_what_only_delivers_is_no
 
 #[test]
 fn work_that_waits_for_less_than_the_deadline_is_no_stall() {
-    let almost = PROGRESS_DEADLINE - Duration::from_millis(1);
+    let almost = PROGRESS_DEADLINE.saturating_sub(Duration::from_millis(1));
     let stalls =
         Stalls { accepting: almost, consuming: almost, recording: almost, claiming: almost, publishing: almost };
-    assert!(judge(&Observation { stalls, ..well(ServiceRole::All) }).ready);
+    assert!(judge(&Observation { stalls, ..well(DispatcherRole::All) }).ready);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use dispatcher_core::limits::{
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::ledger::Ledger;
-use crate::ledger::postgres::{Maintained, PostgresLedger};
+use crate::ledger::postgres::PostgresLedger;
+use crate::ledger::{Ledger, Maintained};
 use crate::metrics::{Metrics, Role};
 
 /// Removes what is over, a bounded number of rows at a time.
@@ -34,8 +34,8 @@ pub(super) async fn remove_what_is_over(ledger: Arc<dyn Ledger>, metrics: Arc<Me
     }
 }
 
-/// Makes the days to come and drops those that are over, at once and then every few minutes.
-pub(super) async fn maintain(ledger: Arc<PostgresLedger>, retention: Duration, metrics: Arc<Metrics>) {
+/// Makes room for the days to come and drops those that are over, at once and then every few minutes.
+pub(super) async fn maintain(ledger: Arc<dyn Ledger>, retention: Duration, metrics: Arc<Metrics>) {
     loop {
         let pause = match ledger.maintain(retention).await {
             Ok(maintained) => {

@@ -1,5 +1,6 @@
 //! The roles of a process: wired, started, and stopped in the order in which work flows.
 
+mod heartbeat;
 mod housekeeping;
 mod roles;
 mod stages;
@@ -12,19 +13,20 @@ use std::time::Duration;
 
 use axum::Router;
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::OBSERVED_WAITING_MAX;
+use dispatcher_core::limits::{OBSERVED_WAITING_MAX, RETENTION_DAYS_DEFAULT};
 use dispatcher_core::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::heartbeat::Beating;
 use self::roles::Outside;
 use crate::deliver::{DeliverConfig, Observed};
 use crate::http::{Client, ClientConfig, ClientError, ResolverConfig};
 use crate::ingest::{AdmissionLimits, BodyReader};
 use crate::ledger::postgres::PostgresLedger;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{DispatcherRole, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::readiness::Probe;
@@ -39,60 +41,25 @@ pub enum Access {
     Open,
 }
 
-/// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ServiceRole {
-    /// Accepts events.
-    Ingest,
-    /// Delivers for one pool.
-    Deliver,
-    /// Both.
-    All,
-}
-
-impl ServiceRole {
-    /// The stable name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Deliver => "deliver",
-            Self::All => "all",
-        }
-    }
-
-    /// Whether it accepts events.
-    pub fn ingests(self) -> bool {
-        self != Self::Deliver
-    }
-
-    /// Whether it delivers.
-    pub fn delivers(self) -> bool {
-        self != Self::Ingest
-    }
-}
-
 /// With whom the process shares the ledger.
 #[derive(Clone)]
 pub enum Tenure {
     /// With nobody: what an earlier process left behind is due at once.
     Alone,
-    /// With any number of processes. Whoever is there looks after it.
-    Shared {
-        /// The same ledger, for what only this one needs.
-        postgres: Arc<PostgresLedger>,
-        /// How long what is finished is kept, in whole days.
-        retention: Duration,
-    },
+    /// With any number of processes. It is the same ledger, for what only this one can do.
+    Shared(Arc<PostgresLedger>),
 }
 
 /// Everything that a service is made of.
 pub struct ServiceConfig {
     /// What it does.
-    pub role: ServiceRole,
+    pub role: DispatcherRole,
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
     /// With whom the ledger is shared.
     pub tenure: Tenure,
+    /// How long the ledger keeps what is finished, in whole days. The same in all processes.
+    pub retention: Duration,
     /// The queue.
     pub queue: Arc<dyn Queue>,
     /// Opens the secrets of the routing table.
@@ -127,9 +94,10 @@ impl ServiceConfig {
         address_policy: AddressPolicy,
     ) -> Self {
         Self {
-            role: ServiceRole::All,
+            role: DispatcherRole::All,
             ledger,
             tenure: Tenure::Alone,
+            retention: Duration::from_hours(24) * RETENTION_DAYS_DEFAULT,
             queue,
             sealing_key,
             address_policy,
@@ -140,12 +108,12 @@ impl ServiceConfig {
             bodies: BodyReader::default(),
             server: ServerLimits::default(),
             metrics: Arc::new(Metrics::new()),
-            probe: Arc::new(Probe::new(ServiceRole::All)),
+            probe: Arc::new(Probe::new(DispatcherRole::All)),
         }
     }
 
-    /// Loads the routing table; before that, makes due what an earlier process left behind, if nobody else can hold
-    /// it. May be tried again after an error.
+    /// Makes due what an earlier process left behind, if nobody else can hold it, loads the routing table, and tells
+    /// the ledger that the process lives, before it holds anything. May be tried again after an error.
     pub async fn load(&self) -> Result<Loaded, LedgerError> {
         if matches!(self.tenure, Tenure::Alone) {
             self.ledger.expire_all_leases().await?;
@@ -158,6 +126,7 @@ impl ServiceConfig {
             Arc::clone(&self.metrics),
         )
         .await?;
+        Beating::of(self, snapshot.clone()).beat().await?;
         Ok(Loaded { loader, snapshot, table_changed })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::heartbeat::Beating;
 use super::stages::{Parts, Stage};
 use super::{Loaded, ServiceConfig, Shared, Tenure, guarded, housekeeping};
 use crate::admin::{self, Admin};
@@ -32,9 +33,10 @@ pub(super) fn start(
     stopping: &CancellationToken,
 ) -> Parts {
     let mut parts = Parts::default();
-    let loader = loaded.loader;
-    parts.spawn(Stage::Support, "snapshot", |stop| loader.run(stop));
+    parts.spawn(Stage::Support, "snapshot", |stop| loaded.loader.run(stop));
     start_housekeeping(&mut parts, config, shared);
+    let beating = Beating::of(config, shared.snapshot.clone());
+    parts.spawn(Stage::Support, "heartbeat", |stop| beating.run(stop));
     let mut acceptor = None;
     if let Some(api) = outside.api {
         acceptor = Some(start_ingest(&mut parts, config, shared, api));
@@ -77,6 +79,7 @@ fn start_ingest(parts: &mut Parts, config: &ServiceConfig, shared: &Shared, serv
         admission,
         bodies: config.bodies.clone(),
         routing: Routing::default(),
+        clock: ledger.clock(),
         metrics: Arc::clone(metrics),
     };
     let api = Api {
@@ -117,9 +120,9 @@ fn start_housekeeping(parts: &mut Parts, config: &ServiceConfig, shared: &Shared
     let (ledger, metrics) = (&config.ledger, &config.metrics);
     let removing = housekeeping::remove_what_is_over(Arc::clone(ledger), Arc::clone(metrics));
     parts.spawn_endless(Stage::Support, "housekeeping", removing);
-    if let Tenure::Shared { postgres, retention } = &config.tenure {
-        let maintaining = housekeeping::maintain(Arc::clone(postgres), *retention, Arc::clone(metrics));
-        parts.spawn_endless(Stage::Support, "maintenance", maintaining);
+    let maintaining = housekeeping::maintain(Arc::clone(ledger), config.retention, Arc::clone(metrics));
+    parts.spawn_endless(Stage::Support, "maintenance", maintaining);
+    if let Tenure::Shared(postgres) = &config.tenure {
         let watching = housekeeping::watch_table(Arc::clone(postgres), Arc::clone(&shared.table_changed));
         parts.spawn_endless(Stage::Support, "table", watching);
     }

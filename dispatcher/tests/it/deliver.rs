@@ -4,6 +4,7 @@
 
 mod failures;
 pub(crate) mod harness;
+mod identity;
 mod paths;
 mod protection;
 mod returned;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers are functions of tests")]
 
+mod identity;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +33,8 @@ fn client() -> Client {
 async fn post(client: &Client, url: &str) -> Exchange {
     let url = Url::parse(url).unwrap();
     let body = Bytes::from_static(b"{\"a\":1}");
-    let exchange = client.exchange(Request { url: &url, headers: HeaderMap::new(), body, deadline: DEADLINE });
+    let exchange =
+        client.exchange(Request { url: &url, identity: None, headers: HeaderMap::new(), body, deadline: DEADLINE });
     tokio::time::timeout(DEADLINE * 4, exchange).await.expect("an exchange ends at its deadline").unwrap()
 }
 

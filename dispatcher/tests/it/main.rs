@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod api;
+mod authority;
 mod deliver;
 mod http;
 mod ingest;
 mod ledger;
+mod proxy;
 mod program;
 mod queue;
 mod readiness;

@@ -139,7 +139,8 @@ impl<'a> Session<'a> {
             tokio::select! {
                 () = stop.next() => {
                     self.waits_for_reader = false;
-                    break Exit::Done;
+                    // With `--once` there was an answer to wait for.
+                    break if self.config.once { Exit::Interrupted } else { Exit::Done };
                 }
                 () = ended.cancelled() => return Err(Failure::Local("the server ended by itself".to_owned())),
                 published = finish(&mut publishing) => refused += self.published(published),

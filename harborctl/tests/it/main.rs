@@ -11,4 +11,5 @@ mod receiver;
 mod restart;
 mod stalled;
 mod support;
+mod tls;
 mod verify;

@@ -94,3 +94,17 @@ fn an_edit_that_breaks_a_resource_is_told_and_so_is_the_one_that_heals_it() {
     dev.notice("subscription.yaml is right again");
     dev.stop();
 }
+
+#[test]
+fn once_that_is_interrupted_before_all_is_finished_does_not_look_like_a_success() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    good(folder.path());
+    // Nobody listens there, and the endpoint tries again each second.
+    write(folder.path(), &[("endpoint.yaml", &endpoint("target", "http://127.0.0.1:1/in"))]);
+    let (path, data) = (folder.path().to_str().unwrap(), data.path().to_str().unwrap());
+    let mut dev =
+        Running::start(&["dev", path, "--data", data, "--listen", "127.0.0.1:0", "--once", "--output", "json"]);
+    dev.line_where(|line| line["outcome"] == "connection_refused");
+    dev.terminate();
+    assert_eq!(dev.wait().code(), Some(130));
+}

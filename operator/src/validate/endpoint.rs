@@ -10,6 +10,7 @@ use dispatcher_core::table::{DeliveryPolicy, EndpointSecrets, SigningKey, Signin
 use url::Url;
 
 use super::request::{headers, secret_value};
+use super::tls::{check_scheme, tls_identity};
 use super::{Problem, admission, in_order};
 use crate::world::World;
 use crate::{effective, generate};
@@ -21,7 +22,7 @@ pub struct ValidatedEndpoint {
     pub host: String,
     /// How deliveries behave.
     pub policy: DeliveryPolicy,
-    /// URL, current key and headers.
+    /// URL, current key, headers and certificates.
     pub secrets: EndpointSecrets,
 }
 
@@ -51,6 +52,10 @@ pub fn validate_endpoint(
     let key =
         signing_key(endpoint, namespace, world, policy.signing_scheme).map_err(|problem| problems.push(problem)).ok();
     let headers = headers(spec, namespace, &world.secrets, &mut problems);
+    let tls = spec.tls.as_ref().and_then(|tls| tls_identity(tls, namespace, &world.secrets, &mut problems));
+    if let (Some(url), Some(_)) = (&url, &spec.tls) {
+        problems.extend(check_scheme(url).err());
+    }
     match (url, key) {
         (Some(url), Some(key)) if problems.is_empty() => Ok(ValidatedEndpoint {
             host: host_of(&url),
@@ -59,7 +64,7 @@ pub fn validate_endpoint(
                 url: Redacted::new(url.to_string()),
                 keys: vec![key],
                 headers,
-                tls: None,
+                tls,
                 token: None,
             },
         }),

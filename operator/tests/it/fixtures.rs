@@ -30,6 +30,11 @@ impl Harness {
         Self { world, now: NOW, key: SealingKey::from_bytes(&[7; 32]), policy: AddressPolicy::public_https() }
     }
 
+    /// The same, on a machine that also delivers to itself and over http.
+    pub(crate) fn of_development(text: &str) -> Self {
+        Self { policy: AddressPolicy::development(), ..Self::of(text) }
+    }
+
     /// Other resources, the same ledger and statuses.
     pub(crate) fn change(&mut self, text: &str) {
         let old = std::mem::replace(&mut self.world, read(text));

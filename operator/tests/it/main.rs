@@ -8,3 +8,4 @@ mod fixtures;
 mod limits;
 mod plan;
 mod properties;
+mod tls;

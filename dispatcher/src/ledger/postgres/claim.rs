@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::id::{EventId, TenantId};
-use dispatcher_core::limits::CLAIM_DUE_SHARE;
+use dispatcher_core::limits::{CLAIM_DELIVERIES_MAX, CLAIM_DUE_SHARE, HEARTBEAT_DEAD_AFTER, HEARTBEAT_GAP_MAX};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub(super) use self::bounds::OutboxBounds;
 use self::lanes::Due;
 use super::encode::{count, int4, int8, microseconds};
 use super::events::{self, Found};
-use super::{Claim, Claimed, LedgerError};
+use super::{Claim, Claimed, LedgerError, dispatchers};
 use crate::queue::{DueDelivery, Item, Work};
 
 struct Part {
@@ -37,7 +37,9 @@ pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -
     let bound_us = bounds.of(&claim.pool);
     let look = look(pool, &claim.pool, bound_us).await?;
     bounds.remember(&claim.pool, look.outbox_us, look.now_us);
-    if look.due_in != Some(Duration::ZERO) {
+    if look.is_abandoned {
+        dispatchers::free_abandoned(pool, CLAIM_DELIVERIES_MAX).await?;
+    } else if look.due_in != Some(Duration::ZERO) {
         return Ok(Claimed { items: Vec::new(), next_due_in: look.due_in });
     }
     let mut transaction = pool.begin().await?;
@@ -48,7 +50,7 @@ pub(super) async fn claim(pool: &PgPool, claim: &Claim, bounds: &OutboxBounds) -
     let mut parts = ready_parts(&mut transaction, claim, bound_us).await?;
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
     let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
-    let due = lanes::claim(&mut transaction, &claim.pool, due_max, claim.lease).await?;
+    let due = lanes::claim(&mut transaction, claim, due_max).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());
     let parts = lease_parts(&mut transaction, parts, claim.lease).await?;
     transaction.commit().await?;
@@ -63,23 +65,32 @@ struct Look {
     /// When the first part's lease ends.
     outbox_us: Option<i64>,
     due_in: Option<Duration>,
+    /// Whether a dead process has something in flight, in whatever pool; see [`dispatchers::free_abandoned`].
+    is_abandoned: bool,
 }
 
 async fn look(pool: &PgPool, name: &str, bound_us: i64) -> Result<Look, LedgerError> {
-    let (now_us, outbox_us, lane_us): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+    let (now_us, outbox_us, lane_us, is_abandoned): (i64, Option<i64>, Option<i64>, bool) = sqlx::query_as(
         "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
                 (extract(epoch FROM (SELECT min(lease_until) FROM outbox WHERE pool = $1
                     AND lease_until >= 'epoch'::timestamptz + $2 * interval '1 microsecond')) * 1000000)::int8,
                 (extract(epoch FROM (SELECT CASE WHEN isfinite(min(ready_at)) THEN min(ready_at) END
-                    FROM lanes WHERE pool = $1)) * 1000000)::int8",
+                    FROM lanes WHERE pool = $1)) * 1000000)::int8,
+                EXISTS (SELECT FROM dispatchers dead WHERE last_seen < now() - $3 * interval '1 microsecond'
+                    AND EXISTS (SELECT FROM due WHERE owner = dead.instance AND state = 2 OFFSET 0)
+                    AND EXISTS (SELECT FROM dispatchers
+                                WHERE last_seen >= now() - $4 * interval '1 microsecond'
+                                  AND beating_since <= now() - $3 * interval '1 microsecond' OFFSET 0))",
     )
     .bind(name)
     .bind(bound_us)
+    .bind(microseconds(HEARTBEAT_DEAD_AFTER))
+    .bind(microseconds(HEARTBEAT_GAP_MAX))
     .fetch_one(pool)
     .await?;
     let next_us = outbox_us.into_iter().chain(lane_us).min();
     let due_in = next_us.map(|next_us| Duration::from_micros(u64::try_from(next_us - now_us).unwrap_or_default()));
-    Ok(Look { now_us, outbox_us, due_in })
+    Ok(Look { now_us, outbox_us, due_in, is_abandoned })
 }
 
 /// Takes the claimers' lock of a pool until the end of the transaction, and answers its time; `None` if another has it.

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use dispatcher_core::limits::{
-    LEDGER_ACQUIRE_TIMEOUT, LEDGER_IDLE_IN_TRANSACTION_TIMEOUT, LEDGER_POOL_CONNECTIONS_MAX, LEDGER_STATEMENT_TIMEOUT,
+    LEDGER_ACQUIRE_TIMEOUT, LEDGER_ANSWER_TIMEOUT, LEDGER_IDLE_IN_TRANSACTION_TIMEOUT, LEDGER_POOL_CONNECTIONS_MAX,
+    LEDGER_STATEMENT_TIMEOUT,
 };
 use dispatcher_core::redacted::Redacted;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
 use url::Url;
 
+use super::encode::count;
 use super::error::of_connecting;
-use super::{LedgerError, migrate};
+use super::patience::Patience;
+use super::{LedgerClock, LedgerError, migrate};
+use crate::clock::now_unix_ms;
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -29,6 +33,10 @@ pub struct PostgresConfig {
     pub idle_in_transaction_timeout: Duration,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,
+    /// How long to wait for the server within one call; `statement_timeout` longer where whole tables are read.
+    pub answer_timeout: Duration,
+    /// This process's clock, in milliseconds since the Unix epoch. It is compared with the server's, which counts.
+    pub wall_clock: fn() -> u64,
 }
 
 impl PostgresConfig {
@@ -40,6 +48,8 @@ impl PostgresConfig {
             statement_timeout: LEDGER_STATEMENT_TIMEOUT,
             idle_in_transaction_timeout: LEDGER_IDLE_IN_TRANSACTION_TIMEOUT,
             acquire_timeout: LEDGER_ACQUIRE_TIMEOUT,
+            answer_timeout: LEDGER_ANSWER_TIMEOUT,
+            wall_clock: now_unix_ms,
         }
     }
 }
@@ -100,23 +110,23 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Ledge
     ]))
 }
 
-/// Checks the server and its schema over one connection, which tells an error plainly; then opens the pool.
-pub(super) async fn open(config: &PostgresConfig) -> Result<PgPool, LedgerError> {
+/// Checks the server and its schema over one connection, which tells an error plainly, and compares the clocks; then
+/// opens the pool.
+pub(super) async fn open(
+    config: &PostgresConfig,
+    clock: &LedgerClock,
+    patience: Patience,
+) -> Result<PgPool, LedgerError> {
     let options = options(config)?;
-    let connecting = tokio::time::timeout(config.acquire_timeout, options.connect());
-    let mut connection = match connecting.await {
-        Ok(connection) => connection.map_err(of_connecting)?,
+    match tokio::time::timeout(config.acquire_timeout, first_look(&options, clock)).await {
+        Ok(looked) => looked?,
         Err(_) => return Err(LedgerError::Unavailable("the server does not answer".to_owned())),
-    };
-    if !takes_writes(&mut connection).await? {
-        return Err(LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned()));
     }
-    migrate::check(&mut connection).await?;
-    connection.close().await?;
     Ok(PgPoolOptions::new()
         .max_connections(config.pool_connections_max)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
+        .after_release(move |connection, _| Box::pin(patience.check(connection)))
         .after_connect(|connection, _| {
             Box::pin(async move {
                 if takes_writes(connection).await? {
@@ -127,6 +137,21 @@ pub(super) async fn open(config: &PostgresConfig) -> Result<PgPool, LedgerError>
             })
         })
         .connect_lazy_with(options))
+}
+
+async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(), LedgerError> {
+    let mut connection = options.connect().await.map_err(of_connecting)?;
+    if !takes_writes(&mut connection).await? {
+        return Err(LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned()));
+    }
+    migrate::check(&mut connection).await?;
+    let asked_ms = clock.wall_unix_ms();
+    let ledger_ms: i64 = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8")
+        .fetch_one(&mut connection)
+        .await?;
+    clock.compare(asked_ms, count(ledger_ms)?);
+    connection.close().await?;
+    Ok(())
 }
 
 /// Whether the server is a primary that takes writes. A server that would acknowledge commits before they are on disk

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::encode::int8;
-use super::{LedgerError, retention};
+use super::{LedgerError, Maintained, dispatchers, retention};
 
 /// The partitioned tables, each with the column that carries the day.
 const PARTITIONED: [(&str, &str); 3] = [("events", "id"), ("deliveries", "id"), ("attempts", "delivery")];
@@ -15,22 +15,9 @@ const PARTITIONED: [(&str, &str); 3] = [("events", "id"), ("deliveries", "id"), 
 /// Seconds of a day, and of nothing else: days begin at midnight UTC.
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
-/// What maintenance did, and what it found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Maintained {
-    /// Days whose partitions were made.
-    pub days_made: u32,
-    /// Days whose partitions were dropped.
-    pub days_dropped: u32,
-    /// Deliveries that were given up because their day is over.
-    pub deliveries_ended: u64,
-    /// Rows of events outside every day's partition. More than none means that a producer's clock is wrong by days,
-    /// or that nobody has called for maintenance: an alarm.
-    pub events_outside: u64,
-}
-
-/// See [`super::PostgresLedger::maintain`].
+/// Keeps the ledger in order; see [`crate::ledger::Ledger::maintain`]. Of several processes one changes partitions.
 pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maintained, LedgerError> {
+    dispatchers::forget_silent(pool).await?;
     let mut done = Maintained { days_made: make_partitions(pool).await?, ..Maintained::default() };
     let kept_days = i32::try_from(retention.as_secs() / DAY_SECONDS).unwrap_or(i32::MAX / 2).max(1);
     let first_kept = today(pool).await?.saturating_sub(kept_days);

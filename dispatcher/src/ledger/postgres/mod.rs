@@ -9,6 +9,7 @@
 mod accept;
 mod claim;
 mod connect;
+mod dispatchers;
 mod encode;
 mod error;
 mod events;
@@ -17,6 +18,7 @@ mod finish;
 mod listing;
 mod maintain;
 mod migrate;
+mod patience;
 mod record;
 mod retention;
 mod routes;
@@ -31,16 +33,17 @@ use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::PgPool;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use self::claim::OutboxBounds;
 pub use self::connect::PostgresConfig;
 pub(super) use self::error::classify;
-pub use self::maintain::Maintained;
+use self::patience::Patience;
 use self::statistics::Statistics;
 use super::{
-    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
-    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
-    Replayed, TableLoad,
+    Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
+    DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
@@ -48,6 +51,9 @@ pub struct PostgresLedger {
     pool: PgPool,
     statistics: Statistics,
     outbox_bounds: OutboxBounds,
+    clock: LedgerClock,
+    holder: Holder,
+    patience: Patience,
 }
 
 impl PostgresLedger {
@@ -59,21 +65,23 @@ impl PostgresLedger {
     /// a password or a right that is missing; [`LedgerError::Unavailable`] if the server does not answer or takes no
     /// writes: try again.
     pub async fn connect(config: PostgresConfig) -> Result<Self, LedgerError> {
-        let pool = connect::open(&config).await?;
-        Ok(Self { pool, statistics: Statistics::default(), outbox_bounds: OutboxBounds::default() })
+        let clock = LedgerClock::new(config.wall_clock);
+        let patience = Patience::new(config.answer_timeout, config.statement_timeout);
+        let pool = connect::open(&config, &clock, patience).await?;
+        Ok(Self {
+            pool,
+            statistics: Statistics::default(),
+            outbox_bounds: OutboxBounds::default(),
+            clock,
+            holder: Holder::default(),
+            patience,
+        })
     }
 
     /// Brings the schema up to date, under a lock, and makes the partitions of the coming days. Errors as for
     /// [`Self::connect`].
     pub async fn migrate(config: &PostgresConfig) -> Result<(), LedgerError> {
         migrate::migrate(connect::options(config)?).await
-    }
-
-    /// Makes the partitions of the coming days, ends what is unfinished after `retention`, and drops the partitions
-    /// of days before that in which nothing is unfinished. Call it every few minutes, in any number of processes: one
-    /// of them does the work. `retention` counts in whole days and is at least one.
-    pub async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
-        maintain::maintain(&self.pool, retention).await
     }
 
     /// Notifies `changed` whenever any process publishes a table. Runs until it is dropped or the connection fails;
@@ -84,7 +92,7 @@ impl PostgresLedger {
 
     /// Closes all connections, once what is under way is finished. What was counted last is written before.
     pub async fn close(&self) {
-        self.statistics.flush_quietly(&self.pool).await;
+        self.statistics.flush_quietly(&self.pool, self.patience).await;
         self.pool.close().await;
     }
 }
@@ -92,67 +100,67 @@ impl PostgresLedger {
 #[async_trait]
 impl Ledger for PostgresLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
-        accept::accept(&self.pool, &events).await
+        self.patience.answer(accept::accept(&self.pool, &events)).await
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        let (answers, counted) = record::record(&self.pool, &changes).await?;
+        let (answers, counted) = self.patience.answer(record::record(&self.pool, &changes, self.holder.get())).await?;
         self.statistics.add(counted);
-        self.statistics.flush_when_due(&self.pool).await;
+        self.statistics.flush_when_due(&self.pool, self.patience).await;
         Ok(answers)
     }
 
     async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
-        take::take(&self.pool, &holds, lease).await
+        self.patience.answer(take::take(&self.pool, &holds, lease, self.holder.get())).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
-        self.statistics.flush_when_due(&self.pool).await;
-        claim::claim(&self.pool, &claim, &self.outbox_bounds).await
+        self.statistics.flush_when_due(&self.pool, self.patience).await;
+        self.patience.answer(claim::claim(&self.pool, &claim, &self.outbox_bounds)).await
     }
 
     async fn expire_all_leases(&self) -> Result<(), LedgerError> {
-        take::expire_all_leases(&self.pool).await
+        self.patience.answer(take::expire_all_leases(&self.pool)).await
     }
 
     async fn set_gates(&self, gates: Vec<GateChange>) -> Result<(), LedgerError> {
-        routes::set_gates(&self.pool, &gates).await
+        self.patience.answer(routes::set_gates(&self.pool, &gates)).await
     }
 
     async fn disable(&self, endpoint: EndpointId, revision: &str, reason: DisableReason) -> Result<(), LedgerError> {
-        routes::disable(&self.pool, endpoint, revision, reason).await
+        self.patience.answer(routes::disable(&self.pool, endpoint, revision, reason)).await
     }
 
     async fn disabled(&self) -> Result<Vec<Disabled>, LedgerError> {
-        routes::disabled(&self.pool).await
+        self.patience.answer(routes::disabled(&self.pool)).await
     }
 
     async fn cancel_orphans(&self, grace: Duration, rows_max: u32) -> Result<u64, LedgerError> {
-        finish::cancel_orphans(&self.pool, grace, rows_max).await
+        self.patience.count(finish::cancel_orphans(&self.pool, grace, rows_max)).await
     }
 
     async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
-        routes::publish_table(&self.pool, &change).await
+        self.patience.count(routes::publish_table(&self.pool, &change)).await
     }
 
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
-        routes::load_table(&self.pool, since).await
+        self.patience.answer(routes::load_table(&self.pool, since)).await
     }
 
     async fn events(&self, tenant: TenantId, query: EventQuery) -> Result<Page<EventRecord>, LedgerError> {
-        events::events(&self.pool, tenant, &query).await
+        self.patience.answer(events::events(&self.pool, tenant, &query)).await
     }
 
     async fn event(&self, tenant: TenantId, event: EventId) -> Result<Option<EventRecord>, LedgerError> {
-        events::event(&self.pool, tenant, event).await
+        self.patience.answer(events::event(&self.pool, tenant, event)).await
     }
 
     async fn deliveries(&self, tenant: TenantId, query: DeliveryQuery) -> Result<Page<DeliveryRecord>, LedgerError> {
-        listing::deliveries(&self.pool, tenant, &query).await
+        self.patience.answer(listing::deliveries(&self.pool, tenant, &query)).await
     }
 
     async fn delivery(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Option<DeliveryRecord>, LedgerError> {
-        listing::delivery(&self.pool, tenant, delivery).await
+        self.patience.answer(listing::delivery(&self.pool, tenant, delivery)).await
     }
 
     async fn attempts(
@@ -161,37 +169,64 @@ impl Ledger for PostgresLedger {
         delivery: DeliveryId,
         rows_max: u32,
     ) -> Result<Vec<AttemptRecord>, LedgerError> {
-        listing::attempts(&self.pool, tenant, delivery, rows_max).await
+        self.patience.answer(listing::attempts(&self.pool, tenant, delivery, rows_max)).await
     }
 
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError> {
-        if let Some(run) = finish::replay(&self.pool, tenant, delivery).await? {
+        if let Some(run) = self.patience.answer(finish::replay(&self.pool, tenant, delivery)).await? {
             return Ok(Replayed::Started { run });
         }
         // It was not finished just now, whatever has become of it since.
-        let record = listing::delivery(&self.pool, tenant, delivery).await?;
+        let record = self.patience.answer(listing::delivery(&self.pool, tenant, delivery)).await?;
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
-        facts::backlog(&self.pool).await
+        self.patience.count(facts::backlog(&self.pool)).await
     }
 
     async fn balance(&self) -> Result<Vec<Balance>, LedgerError> {
-        facts::balance(&self.pool).await
+        self.patience.count(facts::balance(&self.pool)).await
     }
 
     async fn endpoint_facts(&self, tenant: TenantId, window: Duration) -> Result<Vec<EndpointFacts>, LedgerError> {
-        self.statistics.flush(&self.pool).await?;
-        facts::endpoint_facts(&self.pool, tenant, window).await
+        self.statistics.flush(&self.pool, self.patience).await?;
+        self.patience.count(facts::endpoint_facts(&self.pool, tenant, window)).await
     }
 
     async fn expire_idempotency_keys(&self, rows_max: u32) -> Result<u64, LedgerError> {
-        finish::expire_idempotency_keys(&self.pool, rows_max).await
+        self.patience.count(finish::expire_idempotency_keys(&self.pool, rows_max)).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.pool).await?;
-        Ok(())
+        let call = async {
+            sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.pool).await?;
+            Ok(())
+        };
+        self.patience.answer(call).await
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
+        let asked_ms = self.clock.wall_unix_ms();
+        let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.pool, &heartbeat)).await?;
+        self.holder.beats(heartbeat.instance);
+        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.compare(asked_ms, ledger_unix_ms) })
+    }
+
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
+        self.holder.retires(instance);
+        self.patience.answer(dispatchers::retire(&self.pool, instance)).await
+    }
+
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
+        self.patience.answer(dispatchers::dispatchers(&self.pool, seen_within)).await
+    }
+
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        patience::maintain(maintain::maintain(&self.pool, retention)).await
+    }
+
+    fn clock(&self) -> LedgerClock {
+        self.clock.clone()
     }
 }

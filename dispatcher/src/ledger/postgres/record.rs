@@ -18,16 +18,22 @@ use super::{Change, LedgerError, Recorded};
 use crate::ledger::DeliveryResult;
 
 /// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
-pub(super) async fn record(pool: &PgPool, changes: &[Change]) -> Result<(Vec<Recorded>, Counted), LedgerError> {
+/// `holder` is the process that holds what is in flight, if it is known.
+pub(super) async fn record(
+    pool: &PgPool,
+    changes: &[Change],
+    holder: Option<Uuid>,
+) -> Result<(Vec<Recorded>, Counted), LedgerError> {
     let (mut answers, mut counted) = (Vec::with_capacity(changes.len()), Counted::default());
     if changes.is_empty() {
         return Ok((answers, counted));
     }
-    let mut transaction = pool.begin().await?;
+    // Each in a transaction of its own: locks are taken in one order only within a wave.
     for wave in waves(changes) {
-        answers.extend(record_wave(&mut transaction, wave, &mut counted).await?);
+        let mut transaction = pool.begin().await?;
+        answers.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
+        transaction.commit().await?;
     }
-    transaction.commit().await?;
     Ok((answers, counted))
 }
 
@@ -57,7 +63,12 @@ struct Present {
     parts: HashMap<(EventId, u16), HeldPart>,
     due: HashMap<DeliveryId, DueRow>,
     /// Deliveries of held parts that an earlier, stale holder of the part has delivered after all.
-    early_successes: HashSet<DeliveryId>,
+    early_successes: HashMap<DeliveryId, EarlySuccess>,
+}
+
+/// What a receiver answered to a stale holder before the present one reported.
+struct EarlySuccess {
+    status_code: Option<i16>,
 }
 
 /// Cuts a batch where a delivery or a part comes again: the later change builds on the earlier one.
@@ -87,6 +98,7 @@ fn waves(changes: &[Change]) -> Vec<&[Change]> {
 async fn record_wave(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[Change],
+    holder: Option<Uuid>,
     counted: &mut Counted,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let parts = delete_parts(transaction, changes).await?;
@@ -122,7 +134,7 @@ async fn record_wave(
         };
         answers.push(if applied { Recorded::Applied } else { Recorded::Superseded });
     }
-    counted.merge(writes.flush(transaction).await?);
+    counted.merge(writes.flush(transaction, holder).await?);
     Ok(answers)
 }
 
@@ -138,8 +150,7 @@ fn apply_part(
         return Err(encode::refused("the results of a part are not one for each of its targets"));
     }
     for result in results {
-        let early = present.early_successes.contains(&result.key.delivery);
-        writes.insert(maker, &held.pool, result, if early { &Next::Delivered } else { &result.next });
+        writes.insert(maker, &held.pool, result, present.early_successes.get(&result.key.delivery));
     }
     Ok(true)
 }
@@ -155,34 +166,46 @@ fn supersede(writes: &mut Writes, present: &Present, maker: Maker, result: &Deli
 }
 
 /// Removes the parts that are still held by whoever reports on them, and answers them. The others are locked too: a
-/// stale holder and the present one come one after the other, so that the second sees what the first has written.
+/// stale holder and the present one come one after the other, so that the second sees what the first has written. For
+/// the same reason a single delivery that went at once locks whatever parts its event still has: whoever reports it may
+/// have had it in flight when it lost the part.
 async fn delete_parts(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[Change],
 ) -> Result<HashMap<(EventId, u16), HeldPart>, LedgerError> {
+    // Event, first and last part; and the generation of the hold. In this order all parts are locked in order.
     let mut asked = BTreeMap::new();
     for change in changes {
-        if let Change::Part { event, part, r#gen, .. } = change {
-            asked.insert((event.0, i32::from(*part)), int4(*r#gen));
+        match change {
+            Change::Part { event, part, r#gen, .. } => {
+                asked.insert((event.0, i32::from(*part), i32::from(*part)), int4(*r#gen));
+            }
+            Change::Delivery { run: 1, result, .. } if is_first_success(result) => {
+                asked.insert((result.key.event.0, 0, i32::MAX), NO_GENERATION);
+            }
+            Change::Delivery { .. } => {}
         }
     }
     if asked.is_empty() {
         return Ok(HashMap::new());
     }
-    let (events, parts): (Vec<Uuid>, Vec<i32>) = asked.keys().copied().unzip();
+    let events: Vec<Uuid> = asked.keys().map(|(event, _, _)| *event).collect();
+    let (firsts, lasts): (Vec<i32>, Vec<i32>) = asked.keys().map(|(_, first, last)| (*first, *last)).unzip();
     let generations: Vec<i32> = asked.into_values().collect();
     let deleted: Vec<(Uuid, i32, String, i32)> = sqlx::query_as(
         "WITH locked AS MATERIALIZED (
              SELECT o.event, o.part, o.gen = u.gen AS held
-             FROM unnest($1::uuid[], $2::int4[], $3::int4[]) AS u(event, part, gen)
-             CROSS JOIN LATERAL (SELECT * FROM outbox WHERE event = u.event AND part = u.part FOR UPDATE) o)
+             FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[]) AS u(event, first, last, gen)
+             CROSS JOIN LATERAL (SELECT * FROM outbox WHERE event = u.event AND part BETWEEN u.first AND u.last
+                                 ORDER BY part FOR UPDATE) o)
          DELETE FROM outbox
          WHERE event = ANY(ARRAY(SELECT event FROM locked WHERE held))
            AND ((event, part) IN (SELECT event, part FROM locked WHERE held)) IS TRUE
          RETURNING event, part, pool, target_count",
     )
     .bind(&events)
-    .bind(&parts)
+    .bind(&firsts)
+    .bind(&lasts)
     .bind(&generations)
     .fetch_all(&mut **transaction)
     .await?;
@@ -192,11 +215,19 @@ async fn delete_parts(
     held.collect()
 }
 
+/// The generation of no hold.
+const NO_GENERATION: i32 = -1;
+
+/// Whether it is a 2xx to the first attempt of a run.
+fn is_first_success(result: &DeliveryResult) -> bool {
+    result.attempt.as_ref().is_some_and(|attempt| attempt.number == 1 && attempt.outcome == Outcome::Delivered)
+}
+
 async fn early_successes(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[Change],
     held: &HashMap<(EventId, u16), HeldPart>,
-) -> Result<HashSet<DeliveryId>, LedgerError> {
+) -> Result<HashMap<DeliveryId, EarlySuccess>, LedgerError> {
     let mut asked = Vec::new();
     for change in changes {
         // Only a part that was taken over has had another holder.
@@ -208,16 +239,17 @@ async fn early_successes(
         }
     }
     if asked.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let found: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT delivery FROM attempts
+    let found: Vec<(Uuid, Option<i16>)> = sqlx::query_as(
+        "SELECT delivery, status_code FROM attempts
          WHERE delivery = ANY($1) AND run = 1 AND outcome = 'delivered'",
     )
     .bind(&asked)
     .fetch_all(&mut **transaction)
     .await?;
-    Ok(found.into_iter().map(DeliveryId).collect())
+    let early = found.into_iter().map(|(delivery, status_code)| (DeliveryId(delivery), EarlySuccess { status_code }));
+    Ok(early.collect())
 }
 
 /// Locks and reads the `due` rows of all deliveries that a change could apply to.

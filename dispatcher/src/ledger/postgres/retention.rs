@@ -28,7 +28,7 @@ pub(super) async fn end_unfinished(pool: &PgPool, bound: Uuid) -> Result<u64, Le
                 ended += results.len() as u64;
             }
         }
-        record::record(pool, &parts).await?;
+        record::record(pool, &parts, None).await?;
     }
     loop {
         let rows = end_due(pool, bound).await?;

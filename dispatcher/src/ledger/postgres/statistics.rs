@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::LedgerError;
 use super::encode::{int2, int4, int8};
+use super::patience::Patience;
 use crate::ledger::histogram::{Histogram, bucket_of};
 
 /// What attempts came to.
@@ -67,7 +68,7 @@ impl Statistics {
     }
 
     /// Writes what is there if the last write was long enough ago; a failure costs nothing but time.
-    pub(super) async fn flush_when_due(&self, pool: &PgPool) {
+    pub(super) async fn flush_when_due(&self, pool: &PgPool, patience: Patience) {
         {
             let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if pending.flushed.elapsed() < STATISTICS_FLUSH_INTERVAL || pending.counted.last.is_empty() {
@@ -75,23 +76,23 @@ impl Statistics {
             }
             pending.flushed = Instant::now();
         }
-        self.flush_quietly(pool).await;
+        self.flush_quietly(pool, patience).await;
     }
 
     /// Writes what is there; a failure costs nothing but time.
-    pub(super) async fn flush_quietly(&self, pool: &PgPool) {
-        if let Err(error) = self.flush(pool).await {
+    pub(super) async fn flush_quietly(&self, pool: &PgPool, patience: Patience) {
+        if let Err(error) = self.flush(pool, patience).await {
             tracing::debug!(%error, "statistics were not written; they are kept for the next time");
         }
     }
 
     /// Writes what is there. What could not be written is kept.
-    pub(super) async fn flush(&self, pool: &PgPool) -> Result<(), LedgerError> {
+    pub(super) async fn flush(&self, pool: &PgPool, patience: Patience) -> Result<(), LedgerError> {
         let counted = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).counted);
         if counted.last.is_empty() {
             return Ok(());
         }
-        let written = write(pool, &counted).await;
+        let written = patience.answer(write(pool, &counted)).await;
         if written.is_err() {
             let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let later = std::mem::replace(&mut pending.counted, counted);

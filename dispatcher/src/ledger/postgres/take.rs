@@ -11,7 +11,12 @@ use super::encode::{count, int4, microseconds};
 use super::{Hold, LedgerError};
 
 /// Raises the generations of the holds that are still valid; see [`crate::ledger::Ledger::take`].
-pub(super) async fn take(pool: &PgPool, holds: &[Hold], lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
+pub(super) async fn take(
+    pool: &PgPool,
+    holds: &[Hold],
+    lease: Duration,
+    holder: Option<Uuid>,
+) -> Result<Vec<Option<u32>>, LedgerError> {
     let (mut events, mut parts, mut part_generations) = (Vec::new(), Vec::new(), Vec::new());
     let (mut deliveries, mut runs, mut generations) = (Vec::new(), Vec::new(), Vec::new());
     // Of the same hold asked for twice only the first is served: taking it makes the second stale.
@@ -58,6 +63,7 @@ pub(super) async fn take(pool: &PgPool, holds: &[Hold], lease: Duration) -> Resu
             .bind(&runs)
             .bind(&generations)
             .bind(microseconds(lease))
+            .bind(holder)
             .fetch_all(&mut *transaction)
             .await?;
         for (delivery, run, r#gen) in rows {
@@ -95,7 +101,7 @@ const TAKE_DELIVERIES: &str = "
             SELECT delivery FROM due
             WHERE delivery = u.delivery AND run = u.run AND gen = u.gen AND state = 1 FOR UPDATE) d),
     taken AS (
-        UPDATE due SET gen = gen + 1, due_at = now() + $4 * interval '1 microsecond'
+        UPDATE due SET gen = gen + 1, due_at = now() + $4 * interval '1 microsecond', owner = $5
         WHERE delivery = ANY(ARRAY(SELECT delivery FROM held))
         RETURNING delivery, endpoint, run, gen),
     locked AS MATERIALIZED (
@@ -116,7 +122,7 @@ pub(super) async fn expire_all_leases(pool: &PgPool) -> Result<(), LedgerError> 
          WHERE ((event, part) IN (SELECT event, part FROM held)) IS TRUE",
         "WITH held AS MATERIALIZED (SELECT delivery FROM due WHERE state <> 0 ORDER BY delivery FOR UPDATE),
          freed AS (
-             UPDATE due SET due_at = now(), gen = gen + 1, state = 0
+             UPDATE due SET due_at = now(), gen = gen + 1, state = 0, owner = NULL
              WHERE (delivery IN (SELECT delivery FROM held)) IS TRUE RETURNING endpoint),
          locked AS MATERIALIZED (
              SELECT endpoint FROM lanes WHERE endpoint = ANY(ARRAY(SELECT endpoint FROM freed))

@@ -16,10 +16,11 @@ use dispatcher_core::limits::{
 use dispatcher_core::table::TableVersion;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+use uuid::Uuid;
 
-use super::encode::{self, Hex, count, integer, milliseconds, uuid};
+use super::encode::{self, Hex, blob, count, integer, milliseconds, uuid};
 use super::listing::{event_of, targets_of};
-use super::{Claim, Claimed, LedgerError, NEVER_MS, begin};
+use super::{Claim, Claimed, LedgerError, NEVER_MS, begin, dispatchers};
 use crate::queue::{DueDelivery, Item, Work};
 
 /// When something in a pool is due next: the end of a part's lease, or a lane.
@@ -59,11 +60,20 @@ struct Due {
     delivery: DueDelivery,
 }
 
-/// Answers an empty claim if nothing is ready, without a write.
-pub(super) async fn look(readers: &SqlitePool, pool: &str, horizon_ms: u64) -> Result<Option<Claimed>, LedgerError> {
-    let row = sqlx::query(NEXT_DUE).bind(pool).fetch_one(readers).await?;
-    let next_due_in = due_in(&row, horizon_ms)?;
-    Ok((next_due_in != Some(Duration::ZERO)).then_some(Claimed { items: Vec::new(), next_due_in }))
+/// What a claim sees before it writes.
+pub(super) struct Look {
+    /// When something in the pool is due next.
+    pub(super) due_in: Option<Duration>,
+    /// Whether a dead process has something in flight, in whatever pool; see [`dispatchers::free_abandoned`].
+    pub(super) is_abandoned: bool,
+}
+
+/// Looks without a write. What is due by `horizon_ms` is due now.
+pub(super) async fn look(readers: &SqlitePool, pool: &str, horizon_ms: u64, now_ms: u64) -> Result<Look, LedgerError> {
+    let due = sqlx::query(NEXT_DUE).bind(pool).fetch_one(readers).await?;
+    let [dead_since, seen_since] = dispatchers::bounds(now_ms);
+    let abandoned = sqlx::query(dispatchers::IS_ABANDONED).bind(dead_since).bind(seen_since).fetch_one(readers).await?;
+    Ok(Look { due_in: due_in(&due, horizon_ms)?, is_abandoned: abandoned.try_get("is_abandoned")? })
 }
 
 fn due_in(row: &SqliteRow, now_ms: u64) -> Result<Option<Duration>, LedgerError> {
@@ -84,7 +94,7 @@ pub(super) async fn claim(
     let in_parts: usize = parts.iter().map(|part| part.target_count).sum();
     let due_max = claim.deliveries_max.saturating_sub(in_parts).max(claim.deliveries_max / CLAIM_DUE_SHARE);
 
-    let due = claim_due(&mut transaction, &claim.pool, due_max, times, lease_until_ms).await?;
+    let due = claim_due(&mut transaction, claim, due_max, times, lease_until_ms).await?;
     keep_within(&mut parts, claim.deliveries_max.saturating_sub(due.len()), due.is_empty());
     lease_parts(&mut transaction, &parts, lease_until_ms).await?;
 
@@ -162,12 +172,12 @@ struct Lane {
 
 async fn claim_due(
     transaction: &mut Transaction<'_, Sqlite>,
-    pool: &str,
+    claim: &Claim,
     deliveries_max: usize,
     times: Times,
     lease_until_ms: u64,
 ) -> Result<Vec<Due>, LedgerError> {
-    let lanes = ready_lanes(transaction, pool, deliveries_max, times).await?;
+    let lanes = ready_lanes(transaction, &claim.pool, deliveries_max, times).await?;
     if lanes.is_empty() {
         return Ok(Vec::new());
     }
@@ -192,7 +202,7 @@ async fn claim_due(
     .fetch_all(&mut **transaction)
     .await?;
     let claimed = rows.iter().map(|row| due_delivery(row, times.now_ms)).collect::<Result<Vec<_>, _>>()?;
-    lease_due(transaction, &claimed, lease_until_ms).await?;
+    lease_due(transaction, &claimed, claim.instance, lease_until_ms).await?;
     turn_lanes(transaction, &lanes, &claimed, times, lease_until_ms).await?;
     Ok(claimed)
 }
@@ -255,15 +265,17 @@ fn due_delivery(row: &SqliteRow, now_ms: u64) -> Result<Due, LedgerError> {
 async fn lease_due(
     transaction: &mut Transaction<'_, Sqlite>,
     claimed: &[Due],
+    owner: Uuid,
     lease_until_ms: u64,
 ) -> Result<(), LedgerError> {
     let rows: Vec<_> = claimed.iter().map(|due| [Hex(due.delivery.delivery.0)]).collect();
     sqlx::query(
-        "UPDATE due SET gen = gen + 1, due_at = ?2, state = 1
+        "UPDATE due SET gen = gen + 1, due_at = ?2, state = 1, owner = ?3
          WHERE delivery IN (SELECT unhex(value->>0) FROM json_each(?1))",
     )
     .bind(encode::rows(&rows)?)
     .bind(integer(lease_until_ms))
+    .bind(blob(owner))
     .execute(&mut **transaction)
     .await?;
     Ok(())

@@ -7,6 +7,7 @@
 
 mod accept;
 mod claim;
+mod dispatchers;
 mod encode;
 mod facts;
 mod finish;
@@ -22,15 +23,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::limits::CLAIM_DELIVERIES_MAX;
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
 
 use super::{
-    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
-    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
-    Replayed, TableLoad,
+    Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
+    DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
 };
 use crate::clock::now_unix_ms;
 
@@ -43,6 +46,7 @@ pub struct SqliteLedger {
     readers: SqlitePool,
     /// The last turn that a claim gave to a lane, in milliseconds; turns never repeat within a process.
     last_turn_ms: AtomicU64,
+    holder: Holder,
 }
 
 impl SqliteLedger {
@@ -53,7 +57,7 @@ impl SqliteLedger {
     /// be opened or written.
     pub async fn open(path: &Path) -> Result<Self, LedgerError> {
         let (writer, readers) = open::connect(path).await?;
-        Ok(Self { writer: Mutex::new(writer), readers, last_turn_ms: AtomicU64::new(0) })
+        Ok(Self { writer: Mutex::new(writer), readers, last_turn_ms: AtomicU64::new(0), holder: Holder::default() })
     }
 
     /// Opens or creates the ledger as `ledger.sqlite` in an existing folder.
@@ -112,22 +116,27 @@ impl Ledger for SqliteLedger {
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        record::record(&mut *self.writer().await, &changes, now_unix_ms()).await
+        record::record(&mut *self.writer().await, &changes, self.holder.get(), now_unix_ms()).await
     }
 
     async fn take(&self, holds: Vec<Hold>, lease: Duration) -> Result<Vec<Option<u32>>, LedgerError> {
-        take::take(&mut *self.writer().await, &holds, now_unix_ms() + encode::milliseconds(lease)).await
+        let lease_until_ms = now_unix_ms() + encode::milliseconds(lease);
+        take::take(&mut *self.writer().await, &holds, lease_until_ms, self.holder.get()).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, LedgerError> {
         let horizon_ms = now_unix_ms().max(self.last_turn_ms.load(Ordering::Relaxed));
-        if let Some(idle) = claim::look(&self.readers, &claim.pool, horizon_ms).await? {
-            return Ok(idle);
+        let look = claim::look(&self.readers, &claim.pool, horizon_ms, now_unix_ms()).await?;
+        if look.due_in != Some(Duration::ZERO) && !look.is_abandoned {
+            return Ok(Claimed { items: Vec::new(), next_due_in: look.due_in });
         }
         let work = {
             let mut writer = self.writer().await;
             let now_ms = now_unix_ms();
             let turn_ms = self.next_turn_ms(now_ms);
+            if look.is_abandoned {
+                dispatchers::free_abandoned(&mut writer, CLAIM_DELIVERIES_MAX, now_ms).await?;
+            }
             claim::claim(&mut writer, &claim, claim::Times { now_ms, turn_ms }).await?
         };
         claim::with_events(&self.readers, work).await
@@ -214,5 +223,31 @@ impl Ledger for SqliteLedger {
     async fn ping(&self) -> Result<(), LedgerError> {
         sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.readers).await?;
         Ok(())
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
+        let ledger_unix_ms = now_unix_ms();
+        dispatchers::beat(&mut *self.writer().await, &heartbeat, ledger_unix_ms).await?;
+        self.holder.beats(heartbeat.instance);
+        Ok(Beat { ledger_unix_ms, clock_offset_ms: 0 })
+    }
+
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
+        self.holder.retires(instance);
+        dispatchers::retire(&mut *self.writer().await, instance, now_unix_ms()).await
+    }
+
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
+        dispatchers::dispatchers(&self.readers, seen_within, now_unix_ms()).await
+    }
+
+    async fn maintain(&self, _retention: Duration) -> Result<Maintained, LedgerError> {
+        dispatchers::forget_silent(&mut *self.writer().await, now_unix_ms()).await?;
+        Ok(Maintained::default())
+    }
+
+    fn clock(&self) -> LedgerClock {
+        // All processes that share the file share this host's clock.
+        LedgerClock::default()
     }
 }

@@ -8,22 +8,25 @@ use dispatcher_core::delivery::{Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EventId};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, Transaction};
+use uuid::Uuid;
 
 use self::writes::Writes;
 use super::encode::{self, Hex, count, uuid};
 use super::{Change, LedgerError, Recorded, begin};
 use crate::ledger::DeliveryResult;
 
-/// Commits results; see [`crate::ledger::Ledger::record`].
+/// Commits results; see [`crate::ledger::Ledger::record`]. `holder` is the process that holds what is in flight, if it
+/// is known.
 pub(super) async fn record(
     writer: &mut SqliteConnection,
     changes: &[Change],
+    holder: Option<Uuid>,
     now_ms: u64,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let mut answers = Vec::with_capacity(changes.len());
     let mut transaction = begin(writer).await?;
     for wave in waves(changes) {
-        answers.extend(record_wave(&mut transaction, wave, now_ms).await?);
+        answers.extend(record_wave(&mut transaction, wave, Writes::new(now_ms, holder)).await?);
     }
     transaction.commit().await?;
     Ok(answers)
@@ -46,6 +49,11 @@ struct Maker {
 struct DueRow {
     generation: Generation,
     waiting: bool,
+}
+
+/// What a receiver answered to a stale holder of a part before the present one reported.
+struct EarlySuccess {
+    status_code: Option<u16>,
 }
 
 /// An outbox part that was still held, and is gone now.
@@ -89,12 +97,11 @@ fn waves(changes: &[Change]) -> Vec<&[Change]> {
 async fn record_wave(
     transaction: &mut Transaction<'_, Sqlite>,
     changes: &[Change],
-    now_ms: u64,
+    mut writes: Writes,
 ) -> Result<Vec<Recorded>, LedgerError> {
     let held_parts = delete_parts(transaction, changes).await?;
     let early_successes = early_successes(transaction, changes, &held_parts).await?;
     let due = due_rows(transaction, changes, &held_parts).await?;
-    let mut writes = Writes::new(now_ms);
     let mut answers = Vec::with_capacity(changes.len());
     for change in changes {
         let applied = match change {
@@ -133,15 +140,14 @@ fn apply_part(
     held: &HeldPart,
     maker: Maker,
     results: &[DeliveryResult],
-    early_successes: &HashSet<DeliveryId>,
+    early_successes: &HashMap<DeliveryId, EarlySuccess>,
 ) -> Result<bool, LedgerError> {
     let distinct: HashSet<_> = results.iter().map(|result| result.key.delivery).collect();
     if distinct.len() != held.target_count || results.len() != held.target_count {
         return Err(encode::refused("the results of a part are not one for each of its targets"));
     }
     for result in results {
-        let next = if early_successes.contains(&result.key.delivery) { &Next::Delivered } else { &result.next };
-        writes.insert(maker, &held.pool, &result.key, (result.attempt.as_ref(), next));
+        writes.insert(maker, &held.pool, result, early_successes.get(&result.key.delivery));
     }
     Ok(true)
 }
@@ -192,7 +198,7 @@ async fn early_successes(
     transaction: &mut Transaction<'_, Sqlite>,
     changes: &[Change],
     held_parts: &HashMap<(EventId, u16), HeldPart>,
-) -> Result<HashSet<DeliveryId>, LedgerError> {
+) -> Result<HashMap<DeliveryId, EarlySuccess>, LedgerError> {
     let mut rows = Vec::new();
     for change in changes {
         // Only a part that was taken over has had another holder.
@@ -208,16 +214,21 @@ async fn early_successes(
         }
     }
     if rows.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let found = sqlx::query(
-        "SELECT a.delivery FROM json_each(?1) j CROSS JOIN attempts a ON a.delivery = unhex(j.value->>0)
+        "SELECT a.delivery, a.status_code FROM json_each(?1) j CROSS JOIN attempts a ON a.delivery = unhex(j.value->>0)
          WHERE a.run = 1 AND a.outcome = 'delivered'",
     )
     .bind(encode::rows(&rows)?)
     .fetch_all(&mut **transaction)
     .await?;
-    found.into_iter().map(|row| Ok(DeliveryId(uuid(row.try_get("delivery")?)?))).collect()
+    let early = found.into_iter().map(|row| {
+        let status_code: Option<i64> = row.try_get("status_code")?;
+        let early = EarlySuccess { status_code: status_code.map(count).transpose()? };
+        Ok((DeliveryId(uuid(row.try_get("delivery")?)?), early))
+    });
+    early.collect()
 }
 
 /// The `due` rows of all deliveries that a change could apply to.

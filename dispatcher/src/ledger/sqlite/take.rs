@@ -6,8 +6,9 @@ use std::collections::hash_map::Entry;
 use dispatcher_core::id::{DeliveryId, EventId};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, Transaction};
+use uuid::Uuid;
 
-use super::encode::{self, Hex, count, integer, uuid};
+use super::encode::{self, Hex, blob, count, integer, uuid};
 use super::{Hold, LedgerError, begin};
 
 /// Raises the generations of the holds that are still valid; see [`crate::ledger::Ledger::take`].
@@ -15,6 +16,7 @@ pub(super) async fn take(
     writer: &mut SqliteConnection,
     holds: &[Hold],
     lease_until_ms: u64,
+    holder: Option<Uuid>,
 ) -> Result<Vec<Option<u32>>, LedgerError> {
     let (mut parts, mut deliveries) = (Vec::new(), Vec::new());
     // Of the same hold asked for twice only the first is served: taking it makes the second stale.
@@ -32,7 +34,7 @@ pub(super) async fn take(
     for (taken, r#gen) in take_parts(&mut transaction, &parts, lease_until_ms)
         .await?
         .into_iter()
-        .chain(take_deliveries(&mut transaction, &deliveries, lease_until_ms).await?)
+        .chain(take_deliveries(&mut transaction, &deliveries, lease_until_ms, holder).await?)
     {
         if let Some(place) = places.get(&taken) {
             answers[*place] = Some(r#gen);
@@ -73,18 +75,20 @@ async fn take_deliveries(
     transaction: &mut Transaction<'_, Sqlite>,
     rows: &[(Hex, u32, u32)],
     lease_until_ms: u64,
+    holder: Option<Uuid>,
 ) -> Result<Vec<(Hold, u32)>, LedgerError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let taken = sqlx::query(
-        "UPDATE due SET gen = due.gen + 1, due_at = ?2 FROM json_each(?1) j
+        "UPDATE due SET gen = due.gen + 1, due_at = ?2, owner = ?3 FROM json_each(?1) j
          WHERE due.delivery = unhex(j.value->>0) AND due.run = j.value->>1 AND due.gen = j.value->>2
            AND due.state = 1
          RETURNING delivery, run, gen",
     )
     .bind(encode::rows(rows)?)
     .bind(integer(lease_until_ms))
+    .bind(holder.map(blob))
     .fetch_all(&mut **transaction)
     .await?;
     // The new lease may be shorter than the old one.
@@ -113,7 +117,7 @@ pub(super) async fn expire_all_leases(writer: &mut SqliteConnection, now_ms: u64
         "UPDATE outbox SET lease_until = ?1, gen = gen + 1 WHERE lease_until > ?1",
         "UPDATE lanes SET next_due = min(next_due, ?1)
          WHERE endpoint IN (SELECT endpoint FROM due WHERE state <> 0)",
-        "UPDATE due SET due_at = ?1, gen = gen + 1, state = 0 WHERE state <> 0",
+        "UPDATE due SET due_at = ?1, gen = gen + 1, state = 0, owner = NULL WHERE state <> 0",
     ] {
         sqlx::query(statement).bind(integer(now_ms)).execute(&mut *transaction).await?;
     }

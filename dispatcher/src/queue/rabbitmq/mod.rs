@@ -28,7 +28,7 @@ use self::link::{Broker, Link, Session, refused_or_unavailable};
 use self::pools::Pools;
 use self::publish::Publisher;
 use self::topology::QueueName;
-use super::{Consumer, Message, PublishError, Queue, QueueError, Track};
+use super::{Consumer, Message, PublishError, Queue, QueueCounts, QueueError, Track};
 
 /// What the client library must not log: it prints a message that came back with all its bytes.
 ///
@@ -67,17 +67,6 @@ impl RabbitConfig {
             queue_messages_max: BROKER_QUEUE_MESSAGES_MAX,
         }
     }
-}
-
-/// What went wrong since the start, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RabbitCounts {
-    /// Messages that could not be understood and were acknowledged away.
-    pub poisoned: u64,
-    /// Messages that came back because their queue was missing.
-    pub returned: u64,
-    /// Messages that a full queue refused.
-    pub refused: u64,
 }
 
 /// A queue on a RabbitMQ broker.
@@ -151,15 +140,6 @@ impl RabbitQueue {
         })
     }
 
-    /// What went wrong since the start.
-    pub fn counts(&self) -> RabbitCounts {
-        RabbitCounts {
-            poisoned: self.counts.poisoned.get(),
-            returned: self.counts.returned.get(),
-            refused: self.counts.refused.get(),
-        }
-    }
-
     /// Ends in order: no message is taken on any more, consumers see their end, what they acknowledged is told to the
     /// broker, which takes back the rest.
     pub async fn close(&self) {
@@ -194,6 +174,14 @@ impl Queue for RabbitQueue {
     fn waiting(&self, pool: &str) -> u64 {
         let queues = [Track::Fresh, Track::Due].into_iter().filter_map(|track| self.pools.queue(pool, track));
         queues.map(|queue| lock(&queue.depth).seen()).sum()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        QueueCounts {
+            poisoned: self.counts.poisoned.get(),
+            returned: self.counts.returned.get(),
+            refused: self.counts.refused.get(),
+        }
     }
 
     async fn consume(&self, pool: &str, deliveries_max: usize) -> Result<Box<dyn Consumer>, QueueError> {

@@ -131,6 +131,7 @@ impl World {
             admission,
             bodies: options.bodies,
             routing: Routing::default(),
+            clock: served.clock(),
             metrics: Arc::clone(&metrics),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dispatcher::ledger::{
-    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
-    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
-    Replayed, TableLoad,
+    Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
+    DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
 };
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 /// Fails to record as often as it was told, and never answers whoever takes work over if it was told so.
 pub(crate) struct UnavailableLedger {
@@ -168,5 +169,25 @@ impl Ledger for UnavailableLedger {
 
     async fn ping(&self) -> Result<(), LedgerError> {
         self.real.ping().await
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
+        self.real.beat(heartbeat).await
+    }
+
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
+        self.real.retire(instance).await
+    }
+
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
+        self.real.dispatchers(seen_within).await
+    }
+
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        self.real.maintain(retention).await
+    }
+
+    fn clock(&self) -> LedgerClock {
+        self.real.clock()
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dispatcher::ledger::{
-    Accepted, AttemptRecord, Backlog, Balance, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord, DisableReason,
-    Disabled, EndpointFacts, EventQuery, EventRecord, GateChange, Hold, Ledger, LedgerError, NewEvent, Page, Recorded,
-    Replayed, TableLoad,
+    Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
+    DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
 };
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
+use uuid::Uuid;
 
 /// Fails whatever the API asks; refuses events of one type even when repaired.
 pub(crate) struct BrokenLedger {
@@ -164,5 +165,29 @@ impl Ledger for BrokenLedger {
     async fn ping(&self) -> Result<(), LedgerError> {
         self.broken.check()?;
         self.real.ping().await
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
+        self.broken.check()?;
+        self.real.beat(heartbeat).await
+    }
+
+    async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
+        self.broken.check()?;
+        self.real.retire(instance).await
+    }
+
+    async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.dispatchers(seen_within).await
+    }
+
+    async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
+        self.broken.check()?;
+        self.real.maintain(retention).await
+    }
+
+    fn clock(&self) -> LedgerClock {
+        self.real.clock()
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod claim;
+pub(crate) mod dispatchers;
 pub(crate) mod read;
 pub(crate) mod record;
 pub(crate) mod table;
@@ -60,6 +61,13 @@ macro_rules! conformance_suite {
                 pools_are_apart,
                 expired_leases_are_due_at_once,
                 a_wake_between_two_claims_is_not_lost,
+            ],
+            dispatchers: [
+                whoever_beats_is_listed_with_what_it_last_said,
+                whoever_retires_is_forgotten,
+                the_clock_of_the_ledger_is_told,
+                what_the_dead_have_in_flight_is_claimed_before_its_lease_is_over,
+                what_the_retired_have_in_flight_is_due_at_once,
             ],
             table: [
                 versions_rise_and_loads_tell_what_changed,

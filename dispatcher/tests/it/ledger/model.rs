@@ -296,8 +296,8 @@ impl Model {
         let mut record =
             Modelled { key, state: DeliveryState::Open, run: 1, attempts: 0, r#gen, hands: Hands::InFlight, over };
         record.apply(what, over);
-        if early {
-            record.state = DeliveryState::Delivered;
+        if early && record.state != DeliveryState::Delivered {
+            (record.state, record.attempts) = (DeliveryState::Delivered, record.attempts + 1);
         }
         if record.hands == Hands::InFlight {
             self.holds.push((event, Hold::Delivery { delivery: key.delivery, run: 1, r#gen }));

@@ -1,7 +1,10 @@
 //! The distributed ledger on a real server: the shared suites, and what only many processes can do.
 
 mod connecting;
+mod interleavings;
 mod maintenance;
+mod owners;
+mod silence;
 mod together;
 
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use super::harness::{Ended, Program, World, changed};
 /// Asserts that a process ended for its configuration, with a line that says so.
 fn assert_refused(ended: &Ended, what: &str) {
     assert_eq!(ended.code, Some(2), "{what}: {}", ended.stderr);
-    let last = ended.stderr.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: ") && last.contains(what), "{what} is not in: {}", ended.stderr);
+    let told = ended.stderr.lines().any(|line| line.starts_with("error: ") && line.contains(what));
+    assert!(told, "{what} is not in: {}", ended.stderr);
 }
 
 #[tokio::test]
@@ -31,9 +31,9 @@ async fn a_wrong_command_line_says_what_is_wrong_with_it() {
         (run("deliver", "s3cret", queue, key, &[]).await, "database's URL"),
         (run("deliver", "mysql://u:s3cret@h/d", queue, key, &[]).await, "postgres://"),
         (run("deliver", &format!("{database}?sslmod=s3cret"), queue, key, &[]).await, "sslmod"),
-        (run("deliver", &format!("{database}?sslrootcert=/no/file"), queue, key, &[]).await, "files that it names"),
+        (run("deliver", &format!("{database}?sslrootcert=/no/file"), queue, key, &[]).await, "sslrootcert /no/file"),
         (run("deliver", database, "http://u:s3cret@h", key, &[]).await, "amqp://"),
-        (run("deliver", database, &format!("{queue}?cacertfile=/no/file"), key, &[]).await, "amqps://"),
+        (run("deliver", database, &format!("{queue}?cacertfile=/no/file"), key, &[]).await, "cacertfile /no/file"),
         (run("deliver", "sqlite:s3cret", queue, key, &[]).await, "dispatcher all"),
         (run("ingest", database, "memory:", key, &["--listen", "127.0.0.1:0"]).await, "dispatcher all"),
         (run("deliver", database, queue, "/no/such/key", &[]).await, "/no/such/key"),

@@ -1,9 +1,11 @@
 //! The distributed pair: processes that know each other only through the database and the broker.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use dispatcher::ledger::Ledger;
 use dispatcher::ledger::sqlite::SqliteLedger;
+use dispatcher::ledger::{DispatcherRole, Ledger};
+use dispatcher_core::table::TableVersion;
 use rustix::process::Signal;
 
 use super::harness::{Program, World, delivered, publish, table};
@@ -26,6 +28,10 @@ async fn what_one_process_accepts_others_deliver_signed_and_once() {
         program.ready().await;
     }
     ingest.ready().await;
+    let known = ledger.dispatchers(Duration::from_mins(1)).await.unwrap();
+    let roles = |role| known.iter().filter(|known| known.role == role).count();
+    assert_eq!((roles(DispatcherRole::Ingest), roles(DispatcherRole::Deliver)), (1, 2), "{known:?}");
+    assert!(known.iter().all(|known| known.table_version == TableVersion(1)), "{known:?}");
     for number in 0..EVENTS {
         let (status, answer) = publish(address, "order.created", number).await;
         assert_eq!((status, &answer["fanout_count"]), (202, &1.into()), "{answer}");
@@ -44,6 +50,7 @@ async fn what_one_process_accepts_others_deliver_signed_and_once() {
         let ended = program.end().await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
+    assert_eq!(ledger.dispatchers(Duration::from_mins(1)).await.unwrap(), [], "who has ended is forgotten");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! How a process stops: what is in flight ends or is given back, within the time that there is.
 
 use rustix::process::Signal;
+use sqlx::{Connection, Executor, PgConnection};
 
 use super::harness::{World, delivered, publish};
 use crate::deliver::harness::{Receiver, endpoint, eventually, policy};
@@ -67,8 +68,6 @@ async fn a_second_signal_ends_the_process_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
-    use sqlx::{Connection, Executor, PgConnection};
-
     let receiver = Receiver::start(200).await;
     let row = endpoint("sink", &receiver.url, policy());
     let Some((world, ledger)) = World::with_endpoint(row).await else { return };
@@ -89,4 +88,32 @@ async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
     let mut other = world.start("deliver", &[]);
     other.ready().await;
     delivered(&ledger, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_received_is_still_answered() {
+    let receiver = Receiver::start(200).await;
+    let row = endpoint("sink", &receiver.url, policy());
+    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let mut ingest = world.start("ingest", &["--drain-seconds", "60"]);
+    let address = ingest.address("api").await;
+    ingest.ready().await;
+    let mut beside = PgConnection::connect(world.database.url()).await.unwrap();
+    let mut lock = beside.begin().await.unwrap();
+    lock.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let waiting = tokio::spawn(async move { publish(address, "order.created", 1).await.0 });
+    eventually("the commit waits for the lock", || async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass";
+        let mut third = PgConnection::connect(world.database.url()).await.unwrap();
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut third).await.unwrap() > 0
+    })
+    .await;
+    ingest.signal(Signal::TERM);
+    ingest.finds("serving", "stopping").await;
+    lock.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 202);
+    let ended = ingest.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let balances = ledger.balance().await.unwrap();
+    assert_eq!(balances.iter().map(|balance| balance.accepted).sum::<u64>(), 1);
 }

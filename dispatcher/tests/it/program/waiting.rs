@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dispatcher::ledger::Ledger;
 use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::harness::{Program, World, changed, delivered, publish, table};
 use crate::deliver::harness::{Receiver, endpoint, policy};
@@ -61,12 +62,16 @@ async fn a_database_that_takes_no_writes_is_waited_for() {
     let standby = changed(world.database.url(), |url| {
         url.set_query(Some("options[default_transaction_read_only]=on"));
     });
-    let mut program = world.start_on("deliver", &standby, world.vhost.url(), &[]);
+    let mut program = world.start_on("deliver", &standby, world.vhost.url(), &["--log-format", "json"]);
     program.finds("ledger", "unreachable").await;
     assert!(program.said().contains("takes no writes"), "{}", program.said());
     program.signal(Signal::TERM);
     let ended = program.end().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    for line in ended.stderr.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"].is_string() && line["fields"]["message"].is_string(), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

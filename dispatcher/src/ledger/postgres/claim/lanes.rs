@@ -11,8 +11,8 @@ use dispatcher_core::limits::{
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::ledger::LedgerError;
 use crate::ledger::postgres::encode::{count, int8, microseconds};
+use crate::ledger::{Claim, LedgerError};
 use crate::queue::DueDelivery;
 
 /// A claimed delivery.
@@ -33,18 +33,17 @@ struct Lane {
 /// Claims due deliveries round the lanes, and sends the visited lanes to the end of the round.
 pub(super) async fn claim(
     transaction: &mut Transaction<'_, Postgres>,
-    pool: &str,
+    claim: &Claim,
     deliveries_max: usize,
-    lease: Duration,
 ) -> Result<Vec<Due>, LedgerError> {
-    let lanes = lock_ready(transaction, pool, deliveries_max).await?;
+    let lanes = lock_ready(transaction, &claim.pool, deliveries_max).await?;
     if lanes.is_empty() {
         return Ok(Vec::new());
     }
     let shares: Vec<i64> =
         lanes.iter().enumerate().map(|(place, lane)| int8(share(deliveries_max, lanes.len(), place, lane))).collect();
-    let claimed = lease_due(transaction, &lanes, &shares, lease).await?;
-    turn(transaction, &lanes, &claimed, lease).await?;
+    let claimed = lease_due(transaction, &lanes, &shares, claim).await?;
+    turn(transaction, &lanes, &claimed, claim.lease).await?;
     Ok(claimed)
 }
 
@@ -88,7 +87,7 @@ async fn lease_due(
     transaction: &mut Transaction<'_, Postgres>,
     lanes: &[Lane],
     shares: &[i64],
-    lease: Duration,
+    claim: &Claim,
 ) -> Result<Vec<Due>, LedgerError> {
     let endpoints: Vec<Uuid> = lanes.iter().map(|lane| lane.endpoint.0).collect();
     let rows: Vec<DueRow> = sqlx::query_as(
@@ -98,7 +97,7 @@ async fn lease_due(
                  SELECT delivery FROM due WHERE due.endpoint = lane.endpoint AND due_at <= now()
                  ORDER BY due_at LIMIT lane.share FOR NO KEY UPDATE SKIP LOCKED) q),
          leased AS (
-             UPDATE due SET due_at = now() + $3 * interval '1 microsecond', gen = gen + 1, state = 1
+             UPDATE due SET due_at = now() + $3 * interval '1 microsecond', gen = gen + 1, state = 1, owner = $4
              WHERE delivery = ANY(ARRAY(SELECT delivery FROM chosen)) RETURNING delivery, run, gen)
          SELECT d.tenant, d.event, d.id, d.subscription, d.endpoint, leased.run, leased.gen, d.attempts,
                 greatest(0, floor(extract(epoch FROM now() - d.run_started_at) * 1000))::int8
@@ -106,7 +105,8 @@ async fn lease_due(
     )
     .bind(&endpoints)
     .bind(shares)
-    .bind(microseconds(lease))
+    .bind(microseconds(claim.lease))
+    .bind(claim.instance)
     .fetch_all(&mut **transaction)
     .await?;
     let claimed =

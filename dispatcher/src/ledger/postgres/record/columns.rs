@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next};
+use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next, Outcome};
 use dispatcher_core::id::{DeliveryId, EndpointId, TenantId};
 use dispatcher_core::table::DEFAULT_POOL;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::Maker;
+use super::{EarlySuccess, Maker};
 use crate::ledger::postgres::encode::{int2, int4, int8, microseconds, state_number};
 use crate::ledger::postgres::statistics::Counted;
 use crate::ledger::{DeliveryResult, LedgerError};
@@ -111,10 +111,16 @@ fn due_of(next: &Next) -> Option<(Duration, i16)> {
 
 impl Writes {
     /// The first result of a delivery, which has no row yet: it begins with run 1 and the generation of the
-    /// part's hold, so that whoever held the part before is as stale here as it was there.
-    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, next: &Next) {
+    /// part's hold, so that whoever held the part before is as stale here as it was there. One that has succeeded
+    /// already comes to what it would be if the success came later.
+    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, early: Option<&EarlySuccess>) {
         let (key, attempt) = (&result.key, result.attempt.as_ref());
+        let next = if early.is_some() { &Next::Delivered } else { &result.next };
         let (state, reason) = end_of(next);
+        let (outcome, status_code) = match early {
+            Some(early) => (Some(Outcome::Delivered), early.status_code),
+            None => (attempt.map(|attempt| attempt.outcome), attempt.and_then(|attempt| attempt.status_code).map(int2)),
+        };
         let rows = &mut self.inserts;
         rows.ids.push(key.delivery.0);
         rows.tenants.push(key.tenant.0);
@@ -124,9 +130,9 @@ impl Writes {
         rows.states.push(state_number(state));
         rows.reasons.push(reason.map(EndReason::as_str));
         rows.run_starts_ms.push(int8(key.event.unix_ms()));
-        rows.attempts.push(i32::from(attempt.is_some()));
-        rows.outcomes.push(attempt.map(|attempt| attempt.outcome.as_str()));
-        rows.status_codes.push(attempt.and_then(|attempt| attempt.status_code).map(int2));
+        rows.attempts.push(i32::from(attempt.is_some()) + i32::from(early.is_some()));
+        rows.outcomes.push(outcome.map(Outcome::as_str));
+        rows.status_codes.push(status_code);
         if let Some(due) = due_of(next) {
             self.put_due(key, pool, (1, maker.r#gen), due);
         }
@@ -209,12 +215,16 @@ impl Writes {
     }
 
     /// Writes all rows. Answers what is to be counted once they are committed.
-    pub(super) async fn flush(self, transaction: &mut Transaction<'_, Postgres>) -> Result<Counted, LedgerError> {
+    pub(super) async fn flush(
+        self,
+        transaction: &mut Transaction<'_, Postgres>,
+        holder: Option<Uuid>,
+    ) -> Result<Counted, LedgerError> {
         if !self.inserts.ids.is_empty() || !self.attempts.deliveries.is_empty() {
             self.insert_rows(transaction).await?;
         }
         if !self.updates.ids.is_empty() || !self.due.deliveries.is_empty() {
-            self.change_rows(transaction).await?;
+            self.change_rows(transaction, holder).await?;
         }
         Ok(self.counted)
     }
@@ -278,7 +288,11 @@ impl Writes {
     /// is waited for, and one that comes later reads what is due with the lane already locked, so it sees this commit.
     /// Deliveries, which are all there, change by an upsert: it looks up each by key, whatever the planner thinks of
     /// the size of a partition.
-    async fn change_rows(&self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), LedgerError> {
+    async fn change_rows(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        holder: Option<Uuid>,
+    ) -> Result<(), LedgerError> {
         let (updates, due) = (&self.updates, &self.due);
         let endpoints: Vec<Uuid> = self.wakes.keys().map(|endpoint| endpoint.0).collect();
         let tenants: Vec<Uuid> = self.wakes.values().map(|wake| wake.tenant.0).collect();
@@ -301,11 +315,13 @@ impl Writes {
                                              ELSE excluded.last_status_code END),
              ended AS (DELETE FROM due WHERE delivery = ANY($7)),
              put AS (
-                 INSERT INTO due (delivery, endpoint, due_at, run, gen, state)
-                 SELECT delivery, endpoint, now() + delay * interval '1 microsecond', run, gen, state
+                 INSERT INTO due (delivery, endpoint, due_at, run, gen, state, owner)
+                 SELECT delivery, endpoint, now() + delay * interval '1 microsecond', run, gen, state,
+                        CASE WHEN state = 2 THEN $22::uuid END
                  FROM unnest($8::uuid[], $9::uuid[], $10::int8[], $11::int4[], $12::int4[], $13::int2[])
                       AS u(delivery, endpoint, delay, run, gen, state)
-                 ON CONFLICT (delivery) DO UPDATE SET due_at = excluded.due_at, state = excluded.state)
+                 ON CONFLICT (delivery) DO UPDATE
+                 SET due_at = excluded.due_at, state = excluded.state, owner = excluded.owner)
              INSERT INTO lanes (endpoint, tenant, pool, next_due)
              SELECT endpoint, tenant, pool, now() + delay * interval '1 microsecond'
              FROM unnest($14::uuid[], $15::uuid[], $16::text[], $17::int8[]) AS u(endpoint, tenant, pool, delay)
@@ -332,6 +348,7 @@ impl Writes {
         .bind(&updates.events)
         .bind(&updates.subscriptions)
         .bind(&updates.endpoints)
+        .bind(holder)
         .execute(&mut **transaction)
         .await?;
         Ok(())

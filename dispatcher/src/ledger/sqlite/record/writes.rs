@@ -9,15 +9,18 @@ use dispatcher_core::limits::STATISTICS_MINUTES_MAX;
 use dispatcher_core::table::DEFAULT_POOL;
 use serde::Serialize;
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
-use super::{Generation, Maker};
-use crate::ledger::LedgerError;
+use super::{EarlySuccess, Generation, Maker};
 use crate::ledger::histogram::bucket_of;
 use crate::ledger::sqlite::encode::{self, Hex, integer, milliseconds, state_number};
+use crate::ledger::{DeliveryResult, LedgerError};
 
 /// Gathers rows while changes are decided, then writes them.
 pub(super) struct Writes {
     now_ms: u64,
+    /// Who holds what is in flight.
+    holder: Option<Hex>,
     inserts: Vec<InsertRow>,
     updates: Vec<UpdateRow>,
     due_puts: Vec<DuePut>,
@@ -33,8 +36,8 @@ pub(super) struct Writes {
 type InsertRow = (Hex, Hex, Hex, Hex, Hex, i64, Option<EndReason>, u64, u8, Option<Outcome>, Option<u16>);
 /// `deliveries`: id, state, reason, further attempts, outcome, status code.
 type UpdateRow = (Hex, i64, Option<EndReason>, u8, Option<Outcome>, Option<u16>);
-/// `due`: delivery, endpoint, due at, run, gen, state.
-type DuePut = (Hex, Hex, u64, u32, u32, u8);
+/// `due`: delivery, endpoint, due at, run, gen, state, owner.
+type DuePut = (Hex, Hex, u64, u32, u32, u8, Option<Hex>);
 /// `attempts`: delivery, run, of part, gen, number, superseded, start, microseconds, outcome, status code, excerpt.
 type AttemptRow = (Hex, u32, bool, u32, u32, bool, u64, u64, Outcome, Option<u16>, usize, usize);
 
@@ -55,19 +58,23 @@ pub(super) fn finish_of(next: &Next) -> (DeliveryState, Option<EndReason>) {
     }
 }
 
+/// The state in `due` of what is in flight.
+const IN_FLIGHT: u8 = 2;
+
 /// When an open delivery is due, and its state in `due`: 0 waiting, 2 in flight.
 fn due_of(next: &Next) -> Option<(Duration, u8)> {
     match next {
         Next::Waiting { delay } => Some((*delay, 0)),
-        Next::InFlight { lease } => Some((*lease, 2)),
+        Next::InFlight { lease } => Some((*lease, IN_FLIGHT)),
         Next::Delivered | Next::Dead(_) | Next::Cancelled(_) => None,
     }
 }
 
 impl Writes {
-    pub(super) fn new(now_ms: u64) -> Self {
+    pub(super) fn new(now_ms: u64, holder: Option<Uuid>) -> Self {
         Self {
             now_ms,
+            holder: holder.map(Hex),
             inserts: Vec::new(),
             updates: Vec::new(),
             due_puts: Vec::new(),
@@ -81,10 +88,16 @@ impl Writes {
     }
 
     /// The first result of a delivery, which has no row yet: the row begins with the generation of the part's hold, so
-    /// that whoever held the part before is as stale here as it was there.
-    pub(super) fn insert(&mut self, maker: Maker, pool: &str, key: &DeliveryKey, result: (Option<&Attempt>, &Next)) {
-        let (attempt, next) = result;
+    /// that whoever held the part before is as stale here as it was there. One that has succeeded already comes to what
+    /// it would be if the success came later.
+    pub(super) fn insert(&mut self, maker: Maker, pool: &str, result: &DeliveryResult, early: Option<&EarlySuccess>) {
+        let (key, attempt) = (&result.key, result.attempt.as_ref());
+        let next = if early.is_some() { &Next::Delivered } else { &result.next };
         let (state, reason) = finish_of(next);
+        let (outcome, status_code) = match early {
+            Some(early) => (Some(Outcome::Delivered), early.status_code),
+            None => (attempt.map(|attempt| attempt.outcome), attempt.and_then(|attempt| attempt.status_code)),
+        };
         self.inserts.push((
             Hex(key.delivery.0),
             Hex(key.tenant.0),
@@ -94,9 +107,9 @@ impl Writes {
             state_number(state),
             reason,
             key.event.unix_ms(),
-            u8::from(attempt.is_some()),
-            attempt.map(|attempt| attempt.outcome),
-            attempt.and_then(|attempt| attempt.status_code),
+            u8::from(attempt.is_some()) + u8::from(early.is_some()),
+            outcome,
+            status_code,
         ));
         if let Some(due) = due_of(next) {
             self.put_due(pool, maker.generation, key, due);
@@ -171,7 +184,8 @@ impl Writes {
         let (delay, state) = due;
         let due_at_ms = self.now_ms + milliseconds(delay);
         let (delivery, endpoint) = (Hex(key.delivery.0), key.target.endpoint);
-        self.due_puts.push((delivery, Hex(endpoint.0), due_at_ms, generation.run, generation.r#gen, state));
+        let owner = self.holder.filter(|_| state == IN_FLIGHT);
+        self.due_puts.push((delivery, Hex(endpoint.0), due_at_ms, generation.run, generation.r#gen, state, owner));
         let wake =
             self.wakes.entry(endpoint).or_insert_with(|| Wake { tenant: key.tenant, pool: pool.to_owned(), due_at_ms });
         wake.due_at_ms = wake.due_at_ms.min(due_at_ms);
@@ -207,10 +221,12 @@ impl Writes {
         .await?;
         execute(
             transaction,
-            "INSERT INTO due (delivery, endpoint, due_at, run, gen, state)
-             SELECT unhex(value->>0), unhex(value->>1), value->>2, value->>3, value->>4, value->>5
+            "INSERT INTO due (delivery, endpoint, due_at, run, gen, state, owner)
+             SELECT unhex(value->>0), unhex(value->>1), value->>2, value->>3, value->>4, value->>5,
+                    unhex(value->>6)
              FROM json_each(?1) WHERE true
-             ON CONFLICT (delivery) DO UPDATE SET due_at = excluded.due_at, state = excluded.state",
+             ON CONFLICT (delivery) DO UPDATE
+             SET due_at = excluded.due_at, state = excluded.state, owner = excluded.owner",
             &self.due_puts,
         )
         .await?;

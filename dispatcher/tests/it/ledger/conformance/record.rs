@@ -99,7 +99,9 @@ pub(crate) async fn a_stale_followers_success_before_the_new_holder_reports_coun
         let key = key(&new, target("a"));
         assert_eq!(record(ledger, delivery_change(key, 1, 1, delivered(1))).await, Recorded::Superseded);
         assert_eq!(record(ledger, part_change(&new, 0, 2, &reported)).await, Recorded::Applied);
-        assert_eq!(state(ledger, key.delivery).await, Some(DeliveryState::Delivered));
+        let shown = show(ledger, key.delivery).await;
+        assert_eq!((shown.state, shown.last_outcome), (DeliveryState::Delivered, Some(Outcome::Delivered)));
+        assert_eq!(shown.attempts, 1 + u32::from(reported.0.is_some()), "as if it had come later");
         assert!(claim(ledger, 10, HOUR).await.items.is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dispatcher::ledger::isolate::commit_halving;
 use dispatcher::ledger::{Accepted, Ledger, NewEvent, Recorded};
+use dispatcher_core::delivery::Next;
 use dispatcher_core::table::{EndpointState, TableChange};
 use futures::future::join_all;
 use tokio::sync::Notify;
@@ -152,6 +153,36 @@ async fn results_claims_gates_and_table_changes_never_deadlock() {
     tokio::time::timeout(DEADLINE, all).await.expect("all of it ends");
     let balance = ledgers[0].balance().await.unwrap()[0];
     assert_eq!(balance.delivered, (2 * ROUNDS * names.len()) as u64);
+    assert_balanced(&ledgers[0]).await;
+}
+
+#[tokio::test]
+async fn results_that_build_on_each_other_never_deadlock() {
+    const ROUNDS: usize = 60;
+    let Some((ledgers, _database)) = several(2).await else { return };
+    let names = ["a", "b", "c", "d"];
+    let produce = |ledger: &Arc<dyn Ledger>, backwards: bool| {
+        let ledger = Arc::clone(ledger);
+        async move {
+            for _ in 0..ROUNDS {
+                let mut batch: Vec<_> = names.iter().map(|name| (new_event(&[*name], HOUR), *name)).collect();
+                if backwards {
+                    batch.reverse();
+                }
+                ledger.accept(batch.iter().map(|(new, _)| new.clone()).collect()).await.unwrap();
+                // Each delivery fails while it is being told that it is in flight.
+                let in_flight = (None, Next::InFlight { lease: HOUR });
+                let changes = batch.iter().flat_map(|(new, name)| {
+                    let follows = delivery_change(key(new, target(name)), 1, 1, failed(1, HOUR));
+                    [part_change(new, 0, 1, &in_flight), follows]
+                });
+                let answers = ledger.record(changes.collect()).await.unwrap();
+                assert!(answers.iter().all(|answer| *answer == Recorded::Applied), "{answers:?}");
+            }
+        }
+    };
+    let all = async { tokio::join!(produce(&ledgers[0], false), produce(&ledgers[1], true)) };
+    tokio::time::timeout(DEADLINE, all).await.expect("all of it ends");
     assert_balanced(&ledgers[0]).await;
 }
 
