@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dispatcher_core::id::DeliveryId;
-use dispatcher_core::limits::LEASE;
+use dispatcher_core::limits::{BROKER_HEARTBEAT_SECONDS, LEASE};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::receiver::Arrivals;
 use super::{Acknowledged, Distributed, until};
@@ -40,6 +41,10 @@ const BALANCE: &str = "
     CROSS JOIN (SELECT sum(target_count)::int8 AS open FROM outbox) o
     CROSS JOIN (SELECT count(*) AS astray FROM (SELECT id FROM deliveries WHERE state = 0) open
                 FULL JOIN due ON due.delivery = open.id WHERE open.id IS NULL OR due.delivery IS NULL) a";
+
+/// What is open of these events and deliveries.
+const OPEN: &str = "SELECT (SELECT count(*) FROM outbox WHERE event = ANY($1))
+                         + (SELECT count(*) FROM due WHERE delivery = ANY($2))";
 
 /// What is in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -83,6 +88,9 @@ pub enum Recovery {
     AtOnce,
     /// Only the end of a lease does.
     AfterLease,
+    /// Two silent heartbeats and then the end of a lease do: until the broker gives up the connection of a process that
+    /// stands, it goes on to hand it work.
+    AfterHeartbeats,
     /// It begins at once, and takes as long as the backlog takes.
     WithTheBacklog,
 }
@@ -93,9 +101,14 @@ impl Recovery {
         match self {
             Self::AtOnce => Some(RECOVERY_MAX),
             Self::AfterLease => Some(RECOVERY_MAX + LEASE),
+            Self::AfterHeartbeats => Some(RECOVERY_MAX + LEASE + 2 * heartbeat()),
             Self::WithTheBacklog => None,
         }
     }
+}
+
+fn heartbeat() -> Duration {
+    Duration::from_secs(BROKER_HEARTBEAT_SECONDS.into())
 }
 
 /// One row of the failure table while it is tested. From its start on the balance is looked at all the time.
@@ -138,11 +151,20 @@ impl<'a> Row<'a> {
         &self.pool
     }
 
-    /// Call it when the part that failed is back: waits until all that is acknowledged by now has arrived, and keeps how
-    /// long that took; of several times the longest.
+    /// Call it when the part that failed is back: waits until all that is acknowledged by now has arrived and is
+    /// recorded, and keeps how long that took; of several times the longest.
     pub async fn recovers(&mut self, acknowledged: &Acknowledged) -> Result<()> {
         let start = Instant::now();
-        self.system.receiver.take_all(self.deliveries(acknowledged)).await.context(self.name)?;
+        let deliveries = self.deliveries(acknowledged);
+        self.system.receiver.take_all(deliveries.clone()).await.context(self.name)?;
+        let events: Vec<Uuid> = acknowledged.values().map(|event| event.0).collect();
+        let deliveries: Vec<Uuid> = deliveries.into_iter().map(|delivery| delivery.0).collect();
+        until("what has arrived is recorded", async || {
+            let open = sqlx::query_scalar::<_, i64>(OPEN).bind(&events).bind(&deliveries).fetch_one(&self.pool).await;
+            Ok(open.is_ok_and(|open| open == 0))
+        })
+        .await
+        .context(self.name)?;
         self.recovery = self.recovery.max(Some(start.elapsed()));
         Ok(())
     }
@@ -166,7 +188,8 @@ impl<'a> Row<'a> {
         let Watched { looks, broken } = std::mem::take(&mut *lock(&self.watched));
         let copies = self.system.receiver.look(Arrivals::copies);
         let at_most = self.bounds.recovery.at_most();
-        let seconds = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()));
+        let seconds =
+            |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()));
         let line = format!(
             "| `{}` | {events} | 0 | {copies} of {} | {} of {} | {looks} |",
             self.name,

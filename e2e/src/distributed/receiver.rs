@@ -84,11 +84,8 @@ impl Receiver {
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no loopback port is free")?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State {
-            answer: Mutex::new(Answer::ok()),
-            arrivals: Mutex::default(),
-            changed: Notify::new(),
-        });
+        let state =
+            Arc::new(State { answer: Mutex::new(Answer::ok()), arrivals: Mutex::default(), changed: Notify::new() });
         tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Self { address, state })
     }
@@ -128,9 +125,11 @@ impl Receiver {
         let wait = async {
             loop {
                 let changed = self.state.changed.notified();
-                self.look(|arrivals| {
-                    while missing.pop_if(|delivery| arrivals.taken.contains_key(delivery)).is_some() {}
-                });
+                self.look(
+                    |arrivals| {
+                        while missing.pop_if(|delivery| arrivals.taken.contains_key(delivery)).is_some() {}
+                    },
+                );
                 if missing.is_empty() {
                     return;
                 }

@@ -85,10 +85,8 @@ impl Routes {
             transform: None,
             suspended: false,
         };
-        let mut rows = vec![
-            Row::Tenant(TenantRow { id: tenant, name: TENANT.to_owned() }),
-            Row::Subscription(subscription),
-        ];
+        let mut rows =
+            vec![Row::Tenant(TenantRow { id: tenant, name: TENANT.to_owned() }), Row::Subscription(subscription)];
         rows.extend(self.endpoints.iter().map(|name| Row::Endpoint(Box::new(self.endpoint(name, sealing_key)))));
         rows
     }

@@ -114,7 +114,7 @@ impl Shared {
 
     /// How many of these bytes may pass, if the connection is to be reset among them.
     fn reset_within(&self, bytes: usize) -> Option<usize> {
-        let spend = |left: usize| (left > 0).then(|| if left > bytes { left - bytes } else { 0 });
+        let spend = |left: usize| (left > 0).then(|| left.saturating_sub(bytes));
         let before = self.reset_after.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
         (before <= bytes).then(|| before - 1)
     }
@@ -150,12 +150,7 @@ async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
 /// Marks the end that [`Proxy::reset_after`] asked for; sockets report other kinds while they are read.
 const RESET: io::ErrorKind = io::ErrorKind::Interrupted;
 
-async fn carry(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    shared: &Shared,
-    counts: bool,
-) -> io::Result<()> {
+async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, counts: bool) -> io::Result<()> {
     let mut held = shared.held.subscribe();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

@@ -3,6 +3,7 @@
 
 mod backlog;
 mod broker;
+mod clock;
 mod database;
 mod messages;
 mod poison;

@@ -15,7 +15,7 @@ async fn a_backlog_of_200_000_events_waits_for_a_stopped_pool() {
     let bounds = bounds(0, Recovery::WithTheBacklog);
     let mut row = Row::begin("a_backlog_of_200_000_events_waits_for_a_stopped_pool", system, bounds).unwrap();
     // The pool is stopped; accepting takes longer than a lease, so that most of them are over.
-    let acknowledged = system.accept(0..EVENTS, LEASE, 0).await.unwrap();
+    let acknowledged = system.accept(0..EVENTS, LEASE).await.unwrap();
     let _delivers = [system.deliver().await.unwrap(), system.deliver().await.unwrap()];
     row.recovers(&acknowledged).await.unwrap();
     row.conclude(&acknowledged).await.unwrap();

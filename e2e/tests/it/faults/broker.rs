@@ -29,8 +29,7 @@ async fn rabbitmq_is_killed_with_confirmed_and_unconfirmed_messages() {
     let Some(mut bed) = Bed::own_rabbitmq().await else { return };
     let (system, server) = (&bed.system, bed.rabbitmq.as_mut().unwrap());
     let bounds = bounds(HELD, Recovery::AfterLease);
-    let mut row =
-        Row::begin("rabbitmq_is_killed_with_confirmed_and_unconfirmed_messages", system, bounds).unwrap();
+    let mut row = Row::begin("rabbitmq_is_killed_with_confirmed_and_unconfirmed_messages", system, bounds).unwrap();
     let ingest = system.ingest().await.unwrap();
     registered(server).await;
     let broker = Broker::connect(system.queue_url()).await.unwrap();
@@ -137,21 +136,21 @@ async fn both_servers_go_down_and_come_up_in_every_order() {
         producer.further_acknowledged(100).await.unwrap();
         if postgres_falls_first {
             postgres.kill().unwrap();
-            producer.further_failures(20).await.unwrap();
+            producer.further_failures(1).await.unwrap();
             rabbitmq.kill().unwrap();
         } else {
             rabbitmq.kill().unwrap();
             producer.further_acknowledged(20).await.unwrap();
             postgres.kill().unwrap();
         }
-        producer.further_failures(20).await.unwrap();
+        producer.further_failures(1).await.unwrap();
         if postgres_rises_first {
             postgres.restart().await.unwrap();
             producer.further_acknowledged(20).await.unwrap();
             rabbitmq.restart().await.unwrap();
         } else {
             rabbitmq.restart().await.unwrap();
-            producer.further_failures(20).await.unwrap();
+            producer.further_failures(1).await.unwrap();
             postgres.restart().await.unwrap();
         }
         row.recovers(&producer.acknowledged()).await.unwrap();

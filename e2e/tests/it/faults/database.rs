@@ -35,7 +35,7 @@ async fn database_fails(
     // One more than the producer has at once: answers from before are all in.
     producer.further_failures(u64::from(Load::STEADY.workers) + 1).await.unwrap();
     let before = producer.acknowledged_count();
-    producer.further_failures(50).await.unwrap();
+    producer.further_failures(u64::from(Load::STEADY.workers)).await.unwrap();
     let meanwhile = producer.acknowledged_count() - before;
     assert!(acceptance == Acceptance::Falters || meanwhile == 0, "{meanwhile} were acknowledged without a database");
     happens(Part::IsMended).await;

@@ -29,12 +29,9 @@ fn event(number: u64) -> Bytes {
 async fn an_event_that_the_database_refuses_is_in_a_batch_of_200() {
     let Some(bed) = Bed::with_routes(one_endpoint).await else { return };
     let system = &bed.system;
-    let row = Row::begin(
-        "an_event_that_the_database_refuses_is_in_a_batch_of_200",
-        system,
-        bounds(0, Recovery::AtOnce),
-    )
-    .unwrap();
+    let row =
+        Row::begin("an_event_that_the_database_refuses_is_in_a_batch_of_200", system, bounds(0, Recovery::AtOnce))
+            .unwrap();
     let mut admin = PgConnection::connect(system.database_url()).await.unwrap();
     let poison = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (body <> convert_to('{\"number\":100}', 'UTF8'))";
     admin.execute(poison).await.unwrap();
@@ -75,22 +72,20 @@ async fn an_outcome_that_the_database_refuses_is_in_a_batch_of_200() {
     let system = &bed.system;
     let bounds = bounds(2 * TIMES, Recovery::AfterLease);
     let mut row = Row::begin("an_outcome_that_the_database_refuses_is_in_a_batch_of_200", system, bounds).unwrap();
-    let acknowledged = system.accept(0..BATCH, Duration::ZERO, 0).await.unwrap();
+    let acknowledged = system.accept(0..BATCH, Duration::ZERO).await.unwrap();
     let poison = system.routes.deliveries_of(acknowledged[&POISON])[0];
     let mut admin = PgConnection::connect(system.database_url()).await.unwrap();
     let refuse = format!("ALTER TABLE deliveries ADD CONSTRAINT no_poison CHECK (id <> '{poison}')");
     admin.execute(AssertSqlSafe(refuse)).await.unwrap();
     let _deliver = system.deliver().await.unwrap();
-    until("all others are finished", async || {
-        Ok(row.balance().await?.delivered == i64::try_from(BATCH).unwrap() - 1)
-    })
-    .await
-    .unwrap();
+    until("all others are finished", async || Ok(row.balance().await?.delivered == i64::try_from(BATCH).unwrap() - 1))
+        .await
+        .unwrap();
     let again = format!("the poison comes {TIMES} times");
     system.receiver.until(&again, |arrivals| arrivals.taken.get(&poison) >= Some(&TIMES)).await.unwrap();
-    let copies_of_others = system.receiver.look(|arrivals| {
-        arrivals.taken.iter().filter(|(delivery, times)| **delivery != poison && **times > 1).count()
-    });
+    let copies_of_others = system
+        .receiver
+        .look(|arrivals| arrivals.taken.iter().filter(|(delivery, times)| **delivery != poison && **times > 1).count());
     assert_eq!(copies_of_others, 0, "one row's refusal made others come again");
     admin.execute("ALTER TABLE deliveries DROP CONSTRAINT no_poison").await.unwrap();
     row.recovers(&acknowledged).await.unwrap();

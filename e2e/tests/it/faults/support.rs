@@ -52,7 +52,8 @@ impl Bed {
 
     /// On a PostgreSQL of the row's own.
     pub(super) async fn own_postgres(settings: &[(&str, &str)]) -> Option<Self> {
-        Self::own(async || Some(Own { postgres: Some(testbed::postgres(settings).await.unwrap()?), rabbitmq: None })).await
+        Self::own(async || Some(Own { postgres: Some(testbed::postgres(settings).await.unwrap()?), rabbitmq: None }))
+            .await
     }
 
     /// On a RabbitMQ of the row's own.

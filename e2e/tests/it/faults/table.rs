@@ -16,7 +16,11 @@ fn every_row_of_the_failure_table_is_a_test_and_every_test_is_a_row() {
         .collect();
     let mut tests = BTreeSet::new();
     for entry in fs::read_dir(package.join("tests/it/faults")).unwrap() {
-        let source = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.file_stem().unwrap() == "table" {
+            continue; // This file, which is no row.
+        }
+        let source = fs::read_to_string(path).unwrap();
         let after_attributes = source.split("#[tokio::test(").skip(1);
         let signatures = after_attributes.filter_map(|rest| rest.split_once("async fn ")?.1.split_once('('));
         tests.extend(signatures.map(|(name, _)| name.to_owned()));
