@@ -171,9 +171,9 @@ async fn name_resolution_is_down_and_flaps() {
     let system = &bed.system;
     let bounds = bounds(IN_FLIGHT, Recovery::AfterLease);
     let mut row = Row::begin("name_resolution_is_down_and_flaps", system, bounds).unwrap();
-    let names = NameServer::start().await;
-    names.becomes(Mood::IsSilent);
-    let (ingest, _deliver) = (system.ingest().await.unwrap(), names.deliver(system).await);
+    let name_server = NameServer::start().await;
+    name_server.becomes(Mood::IsSilent);
+    let (ingest, _deliver) = (system.ingest().await.unwrap(), name_server.deliver(system).await);
     let producer = Producer::start(&[ingest.api()], Load::STEADY);
     until("attempts fail for want of a name", async || {
         let failed = "SELECT count(*) FROM attempts WHERE outcome = 'dns_error'";
@@ -182,10 +182,10 @@ async fn name_resolution_is_down_and_flaps() {
     .await
     .unwrap();
     assert_eq!(system.receiver.taken(), 0, "a name was resolved without its server");
-    names.becomes(Mood::Flaps);
+    name_server.becomes(Mood::Flaps);
     producer.further_acknowledged(100).await.unwrap();
     let acknowledged = producer.stop().await.unwrap();
-    names.becomes(Mood::Answers);
+    name_server.becomes(Mood::Answers);
     row.recovers(&acknowledged).await.unwrap();
     row.conclude(&acknowledged).await.unwrap();
 }
