@@ -54,17 +54,9 @@ pub struct Distributed {
 }
 
 impl Distributed {
-    /// Brings the schema up with `dispatcher migrate` and publishes routes to a fresh receiver.
-    pub async fn new(database_url: &str, queue_url: &str) -> Result<Self> {
-        Self::with_routes(database_url, queue_url, |routes| routes).await
-    }
-
-    /// As [`Self::new`], with routes that the caller changes before they are published.
-    pub async fn with_routes(
-        database_url: &str,
-        queue_url: &str,
-        change: impl FnOnce(Routes) -> Routes,
-    ) -> Result<Self> {
+    /// Brings the schema up with `dispatcher migrate` and publishes routes to a fresh receiver, which the caller may
+    /// change before.
+    pub async fn new(database_url: &str, queue_url: &str, change: impl FnOnce(Routes) -> Routes) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("sealing.key"), SEALING_KEY)?;
         processes::migrate(database_url, folder.path()).await?;

@@ -95,11 +95,6 @@ impl Receiver {
         format!("http://{}", self.address)
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.address.port()
-    }
-
     /// From the next request on, answers so.
     pub fn answers(&self, answer: Answer) {
         *lock(&self.state.answer) = answer;

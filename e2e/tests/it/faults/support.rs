@@ -74,7 +74,7 @@ impl Bed {
             Some(server) => TestVhost::create(server.url(), server.management_url()).await.unwrap(),
             None => testbed::vhost().await.unwrap()?,
         };
-        let system = Distributed::with_routes(database.url(), vhost.url(), change).await.unwrap();
+        let system = Distributed::new(database.url(), vhost.url(), change).await.unwrap();
         Some(Self { system, vhost, database, postgres, rabbitmq, _alone: alone })
     }
 }
