@@ -18,6 +18,7 @@
 
 mod environment;
 mod postgres;
+mod proxy;
 mod rabbitmq;
 mod root;
 mod service;
@@ -30,6 +31,7 @@ use tokio::sync::Mutex;
 
 pub use environment::{AMQP_URL, DATABASE_URL, Environment, MANAGEMENT_URL, REQUIRE_SERVERS};
 pub use postgres::{PostgresServer, TestDatabase};
+pub use proxy::Proxy;
 pub use rabbitmq::{RabbitServer, TestVhost};
 pub use root::{RELEASE, Release};
 
@@ -80,7 +82,16 @@ pub async fn vhost() -> Result<Option<TestVhost>> {
 /// `postgresql.conf`, such as `("max_connections", "20")`.
 pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
     match root_or_skip("PostgreSQL").await? {
-        Some(root) => PostgresServer::start(&root, settings).await.map(Some),
+        Some(root) => PostgresServer::start(&root, settings, None).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A private PostgreSQL server as [`postgres`] gives it, whose tables have a disk of this size to themselves, which
+/// [`PostgresServer::fill_disk`] fills. The disk is memory: it goes when the server is killed.
+pub async fn postgres_on_disk_of(mebibytes: u32, settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
+    match root_or_skip("PostgreSQL").await? {
+        Some(root) => PostgresServer::start(&root, settings, Some(mebibytes)).await.map(Some),
         None => Ok(None),
     }
 }

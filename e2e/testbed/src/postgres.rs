@@ -1,6 +1,9 @@
 //! Private PostgreSQL servers, and a database for each test on any server.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -21,6 +24,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "300"),
 ];
 
+/// Bytes that are written at once to fill a disk: a page of a table, so that no page fits any more.
+const FILLER_CHUNK_BYTES: usize = 8 * 1024;
+
 /// A private server. Its processes and data are gone when the value is dropped.
 #[derive(Debug)]
 pub struct PostgresServer {
@@ -29,7 +35,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    pub(crate) async fn start(root: &Root, settings: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) async fn start(root: &Root, settings: &[(&str, &str)], disk_mebibytes: Option<u32>) -> Result<Self> {
         let [port] = free_ports()?;
         let password = Uuid::new_v4().simple().to_string();
         let mut configuration = format!("port = {port}\n");
@@ -42,7 +48,7 @@ impl PostgresServer {
             ("password", password.clone()),
         ];
         let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
-        let service = Service::new(root, "postgres", &files)?;
+        let service = Service::new(root, "postgres", disk_mebibytes, &files)?;
         let url = format!("postgres://harborhook:{password}@127.0.0.1:{port}/postgres");
         let mut server = Self { service, url };
         server.restart().await?;
@@ -68,17 +74,40 @@ impl PostgresServer {
         Ok(())
     }
 
+    /// Fills the disk of its tables to the last byte. What is in the tables already can still be changed in place.
+    pub fn fill_disk(&self) -> Result<()> {
+        let mut filler = File::create(self.filler()?).context("cannot write to the server's disk")?;
+        let chunk = vec![0; FILLER_CHUNK_BYTES];
+        loop {
+            match filler.write(&chunk) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("cannot fill the server's disk"),
+            }
+        }
+    }
+
+    /// Gives back what [`Self::fill_disk`] took.
+    pub fn free_disk(&self) -> Result<()> {
+        fs::remove_file(self.filler()?).context("the server's disk was not filled")
+    }
+
+    fn filler(&self) -> Result<PathBuf> {
+        Ok(self.service.folder_inside()?.join("data/filler"))
+    }
+
     /// Host's process id of the process that all its other processes end with; `None` when it does not run.
     pub fn process_id(&self) -> Option<u32> {
         self.service.process_id()
     }
 }
 
-/// The process id in a lock file that a killed server left means nothing in a new process namespace.
+/// The process id in a lock file that a killed server left means nothing in a new process namespace. The log of changes
+/// stands elsewhere than the tables: a disk that is full of tables refuses writes, one that is full of log ends the server.
 fn start_script(programs: &str) -> String {
     format!(
         "cd /srv\n\
-         [ -e data/PG_VERSION ] || {programs}/initdb --pgdata=data --no-sync --username=harborhook \
+         [ -e data/PG_VERSION ] || {programs}/initdb --pgdata=data --waldir=/srv/wal --no-sync --username=harborhook \
          --pwfile=password --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8\n\
          rm -f data/postmaster.pid\n\
          exec {programs}/postgres -D data --config-file=/srv/postgresql.conf\n"

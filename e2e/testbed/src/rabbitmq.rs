@@ -35,6 +35,8 @@ const FRAME_METHOD: u8 = 1;
 #[derive(Debug)]
 pub struct RabbitServer {
     service: Service,
+    /// Folder of its programs.
+    programs: &'static str,
     port: u16,
     url: String,
     management_url: String,
@@ -48,11 +50,16 @@ impl RabbitServer {
         for (name, value) in settings {
             writeln!(configuration, "{name} = {value}")?;
         }
-        let start = start_script(root.release.rabbitmq, mapper_port, distribution_port);
-        let files =
-            [("start", &*start), ("rabbitmq.conf", &configuration), ("enabled_plugins", "[rabbitmq_management].\n")];
+        let programs = root.release.rabbitmq;
+        let files = [
+            ("environment", &*environment(mapper_port, distribution_port)),
+            ("start", &format!(". /srv/environment\nexec {programs}/rabbitmq-server\n")),
+            ("rabbitmq.conf", &configuration),
+            ("enabled_plugins", "[rabbitmq_management].\n"),
+        ];
         let mut server = Self {
-            service: Service::new(root, "rabbitmq", &files)?,
+            service: Service::new(root, "rabbitmq", None, &files)?,
+            programs,
             port,
             url: format!("amqp://harborhook:{password}@127.0.0.1:{port}/"),
             management_url: format!("http://harborhook:{password}@127.0.0.1:{management_port}"),
@@ -92,6 +99,13 @@ impl RabbitServer {
         Ok(())
     }
 
+    /// Runs `rabbitmqctl` on it, for example with `["set_vm_memory_high_watermark", "0.5"]`. Takes some seconds: it
+    /// starts an Erlang of its own.
+    pub async fn control(&self, arguments: &[&str]) -> Result<()> {
+        let script = format!(". /srv/environment\nunset RABBITMQ_DIST_PORT\nexec {}/rabbitmqctl \"$@\"", self.programs);
+        self.service.run(&script, arguments).await.context("rabbitmqctl failed")
+    }
+
     /// Host's process id of the process that all its other processes end with; `None` when it does not run.
     pub fn process_id(&self) -> Option<u32> {
         self.service.process_id()
@@ -113,14 +127,14 @@ fn configuration(port: u16, management_port: u16, password: &str) -> String {
     )
 }
 
-fn start_script(programs: &str, mapper_port: u16, distribution_port: u16) -> String {
+/// What the server and its command-line tool must agree on.
+fn environment(mapper_port: u16, distribution_port: u16) -> String {
     format!(
         "cd /srv\n\
          export RABBITMQ_NODENAME={NODE} RABBITMQ_CONFIG_FILE=/srv/rabbitmq.conf\n\
          export RABBITMQ_ENABLED_PLUGINS_FILE=/srv/enabled_plugins\n\
          export RABBITMQ_MNESIA_BASE=/srv/data RABBITMQ_LOG_BASE=/srv RABBITMQ_PID_FILE=/srv/pid\n\
-         export ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT={mapper_port} RABBITMQ_DIST_PORT={distribution_port}\n\
-         exec {programs}/rabbitmq-server\n"
+         export ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT={mapper_port} RABBITMQ_DIST_PORT={distribution_port}\n"
     )
 }
 
@@ -157,6 +171,14 @@ impl TestVhost {
     pub(crate) fn keeping(mut self, server: Arc<RabbitServer>) -> Self {
         self.server = Some(server);
         self
+    }
+
+    /// Deletes it with its queues and connections, and makes it again, empty.
+    pub async fn wipe(&self) -> Result<()> {
+        for method in [Method::DELETE, Method::PUT] {
+            manage(&self.management_url, method, format!("/api/vhosts/{}", self.name)).await?;
+        }
+        Ok(())
     }
 
     /// Its URL: `amqp://USER:PASSWORD@HOST:PORT/test_…`.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,12 @@ const PORT_TRIES_MAX: usize = 100;
 /// The IPC namespace and the private `/dev/shm` take along the shared memory of a PostgreSQL that was killed.
 const INIT: &str = r#"
 set -eu
-root=$1 state=$2 user=$3
+root=$1 state=$2 user=$3 disk=$4
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 for folder in dev/shm run tmp; do mount -t tmpfs -o mode=1777 tmpfs "$root/$folder"; done
 mount --bind "$state" "$root/srv"
+[ -z "$disk" ] || { mkdir -p "$root/srv/data"; mount -t tmpfs -o "size=${disk}m" tmpfs "$root/srv/data"; }
 chroot "$root" chown --recursive "$user:$user" /srv
 trap 'kill -KILL -1; rm -rf "$state"; exit 0' TERM
 exec 3<&0
@@ -54,6 +55,8 @@ pub(crate) struct Service {
     root: Root,
     /// User that the server runs as, a name of the root folder.
     user: &'static str,
+    /// Size of a disk of its own for `/srv/data`, in mebibytes.
+    disk_mebibytes: Option<u32>,
     state: TempDir,
     /// `unshare`, the parent of PID 1.
     process: Option<Child>,
@@ -63,14 +66,19 @@ pub(crate) struct Service {
 impl Service {
     /// A server that is not yet started. `files` are names and contents in its folder; `start` among them is the script
     /// that becomes the server.
-    pub(crate) fn new(root: &Root, user: &'static str, files: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn new(
+        root: &Root,
+        user: &'static str,
+        disk_mebibytes: Option<u32>,
+        files: &[(&str, &str)],
+    ) -> Result<Self> {
         // It holds a password.
         let permissions = fs::Permissions::from_mode(0o700);
         let state = tempfile::Builder::new().prefix("harborhook-testbed-").permissions(permissions).tempdir()?;
         for (name, content) in files {
             fs::write(state.path().join(name), content).with_context(|| format!("cannot write {name}"))?;
         }
-        Ok(Self { root: root.clone(), user, state, process: None, started: Instant::now() })
+        Ok(Self { root: root.clone(), user, disk_mebibytes, state, process: None, started: Instant::now() })
     }
 
     /// Starts the process. Whether the server answers is for [`Self::wait_a_moment`] and its caller to find out.
@@ -80,6 +88,7 @@ impl Service {
         let process = Command::new("unshare")
             .args(["--mount", "--pid", "--ipc", "--fork", "--kill-child", "sh", "-c", INIT, "init"])
             .args([self.root.folder.as_path(), self.state.path(), Path::new(self.user)])
+            .arg(self.disk_mebibytes.map(|mebibytes| mebibytes.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -124,12 +133,38 @@ impl Service {
         self.state.path()
     }
 
+    /// The folder as the server sees it, its own mounts included, for this process. An error when it does not run.
+    pub(crate) fn folder_inside(&self) -> Result<PathBuf> {
+        let init = self.process_id().context("the server does not run")?;
+        Ok(PathBuf::from(format!("/proc/{init}/root{}/srv", self.root.folder.display())))
+    }
+
+    /// Runs a shell script beside the server, in its namespaces, as its user and in its folder; `$@` are the arguments.
+    pub(crate) async fn run(&self, script: &str, arguments: &[&str]) -> Result<()> {
+        let init = self.process_id().context("the server does not run")?;
+        let output = tokio::process::Command::new("nsenter")
+            .args(["--target", &init.to_string(), "--mount", "--pid", "--ipc", "chroot"])
+            .arg(format!("--userspec={0}:{0}", self.user))
+            .arg(&self.root.folder)
+            .args(["env", "-i", "PATH=/usr/bin:/bin", "HOME=/srv", "sh", "-euc", &format!("cd /srv\n{script}"), "sh"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .context("nsenter does not start")?;
+        if !output.status.success() {
+            let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!("a command beside the server failed ({})\n{said}{complained}", output.status);
+        }
+        Ok(())
+    }
+
     /// Process id of its PID 1 as the host sees it.
     pub(crate) fn process_id(&self) -> Option<u32> {
         self.process.as_ref().and_then(init_of).map(|pid| pid.as_raw_nonzero().get().unsigned_abs())
     }
 
-    fn log(&self) -> std::path::PathBuf {
+    fn log(&self) -> PathBuf {
         self.state.path().join("log")
     }
 

@@ -1,0 +1,238 @@
+//! A network between a client and a server that can be cut, held and reset.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use url::Url;
+
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A way to a server. It ends with the value, and every connection through it.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: String,
+    held: watch::Sender<bool>,
+    /// Bytes that clients may still send until their connection is reset, and one more; zero for any number.
+    reset_after: AtomicUsize,
+    resets: AtomicUsize,
+    connections: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Proxy {
+    /// A proxy to the server of a URL with host and port, on a loopback port of its own.
+    pub async fn to(url: &str) -> Result<Self> {
+        let url = Url::parse(url).context("the proxy needs a URL")?;
+        let (host, port) = (url.host_str(), url.port());
+        let server = format!("{}:{}", host.context("the URL has no host")?, port.context("the URL has no port")?);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no loopback port is free")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            server,
+            held: watch::Sender::new(false),
+            reset_after: AtomicUsize::new(0),
+            resets: AtomicUsize::new(0),
+            connections: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, accepting })
+    }
+
+    /// The URL that leads through the proxy instead of straight to its server.
+    pub fn through(&self, url: &str) -> Result<String> {
+        let mut url = Url::parse(url)?;
+        url.set_host(Some("127.0.0.1"))?;
+        url.set_port(Some(self.address.port())).ok().context("the URL cannot have a port")?;
+        Ok(url.into())
+    }
+
+    /// Connections that were made since the start, or since they were cut; those that have ended included.
+    pub fn connections(&self) -> usize {
+        self.shared.connections().len()
+    }
+
+    /// Ends every connection; returns when nothing goes through them any more. New ones are made as before.
+    pub async fn cut(&self) {
+        let connections: Vec<_> = self.shared.connections().drain(..).collect();
+        for connection in connections {
+            connection.abort();
+            // Cancelled, or over before.
+            let _ended = connection.await;
+        }
+    }
+
+    /// From now on bytes wait here, in both directions, until [`Self::release`].
+    pub fn hold(&self) {
+        self.shared.held.send_replace(true);
+    }
+
+    /// Lets the bytes go on that [`Self::hold`] stopped.
+    pub fn release(&self) {
+        self.shared.held.send_replace(false);
+    }
+
+    /// Once clients have sent this many further bytes, the connection by which the last of them came is reset: both
+    /// sides get a TCP reset in the middle of whatever was being said. Only the next time; ask again for another.
+    pub fn reset_after(&self, bytes: usize) {
+        self.shared.reset_after.store(bytes.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Connections that were reset so far.
+    pub fn resets(&self) -> usize {
+        self.shared.resets.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        for connection in self.shared.connections().drain(..) {
+            connection.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of these bytes may pass, if the connection is to be reset among them.
+    fn reset_within(&self, bytes: usize) -> Option<usize> {
+        let spend = |left: usize| (left > 0).then(|| left.saturating_sub(bytes));
+        let before = self.reset_after.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
+        (before <= bytes).then(|| before - 1)
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let connection = tokio::spawn(connect(client, Arc::clone(&shared)));
+        shared.connections().push(connection);
+    }
+}
+
+/// Carries bytes until either side ends, or the connection is to be reset.
+async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
+    // Without a server there is nobody to talk to: the client sees its connection end.
+    let Ok(mut server) = TcpStream::connect(&shared.server).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let is_reset = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        tokio::select! {
+            carried = carry(from_client, to_server, &shared, true) => carried.is_err_and(|error| error.kind() == RESET),
+            _ = carry(from_server, to_client, &shared, false) => false,
+        }
+    };
+    if is_reset {
+        // With nothing left to linger for, closing sends a reset.
+        let _ = (client.set_zero_linger(), server.set_zero_linger());
+        shared.resets.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Marks the end that [`Proxy::reset_after`] asked for; sockets report other kinds while they are read.
+const RESET: io::ErrorKind = io::ErrorKind::Interrupted;
+
+async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, counts: bool) -> io::Result<()> {
+    let mut held = shared.held.subscribe();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = from.read(&mut chunk).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        // The sender lives as long as the connection.
+        held.wait_for(|held| !held).await.ok();
+        if let Some(passing) = counts.then(|| shared.reset_within(count)).flatten() {
+            to.write_all(&chunk[..passing]).await?;
+            return Err(RESET.into());
+        }
+        to.write_all(&chunk[..count]).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A server that sends back what it gets.
+    async fn echo() -> String {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("tcp://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        url
+    }
+
+    async fn open(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect(proxy.address).await.unwrap()
+    }
+
+    async fn says(stream: &mut TcpStream, text: &[u8]) -> io::Result<Vec<u8>> {
+        stream.write_all(text).await?;
+        let mut answer = vec![0; text.len()];
+        stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_until_they_are_held_and_go_on_afterwards() {
+        let proxy = Proxy::to(&echo().await).await.unwrap();
+        let mut stream = open(&proxy).await;
+        assert_eq!(says(&mut stream, b"before").await.unwrap(), b"before");
+        proxy.hold();
+        let mut held = tokio::spawn(async move { says(&mut stream, b"held").await });
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut held).await.is_err());
+        proxy.release();
+        assert_eq!(held.await.unwrap().unwrap(), b"held");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_reset_after_as_many_bytes_as_asked_and_the_next_one_is_not() {
+        let proxy = Proxy::to(&echo().await).await.unwrap();
+        let mut stream = open(&proxy).await;
+        proxy.reset_after(4);
+        assert_eq!(says(&mut stream, b"four").await.unwrap(), b"four");
+        let error = says(&mut stream, b"!").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(proxy.resets(), 1);
+        assert_eq!(says(&mut open(&proxy).await, b"again").await.unwrap(), b"again");
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_cut_end_and_new_ones_are_made() {
+        let proxy = Proxy::to(&echo().await).await.unwrap();
+        let mut stream = open(&proxy).await;
+        says(&mut stream, b"before").await.unwrap();
+        assert_eq!(proxy.connections(), 1);
+        proxy.cut().await;
+        says(&mut stream, b"after").await.unwrap_err();
+        assert_eq!(proxy.connections(), 0);
+        says(&mut open(&proxy).await, b"anew").await.unwrap();
+    }
+}
