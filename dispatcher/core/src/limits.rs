@@ -207,8 +207,9 @@ pub const BROKER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a queue of the broker may be without a leader until it is deleted and made anew.
 pub const QUEUE_LEADERLESS_MAX: Duration = Duration::from_secs(10);
-/// Silence of the broker, in seconds, after which it counts as lost (twice this, AMQP 0-9-1, 4.2.7).
-pub const BROKER_HEARTBEAT_SECONDS: u16 = 5;
+/// Silence of the broker, in seconds, after which it counts as lost (twice this, AMQP 0-9-1, 4.2.7). So does a process of
+/// ours that stands: until then the broker hands it work that nobody does. A false alarm costs a reconnection.
+pub const BROKER_HEARTBEAT_SECONDS: u16 = 2;
 
 // --- Time of our own ----------------------------------------------------------------------------
 
