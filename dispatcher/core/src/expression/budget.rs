@@ -42,6 +42,7 @@ impl EvaluationBudget {
 
     /// What the next transform of a request may cost: as much as each may, whatever the event has cost so far, but no
     /// more than the request has left. It is taken from the request by [`EvaluationBudget::settle`].
+    #[must_use]
     pub fn of_next_transform(&self) -> Self {
         let steps = Self::of_transform().event_steps_max.min(self.request_steps_left);
         Self::new(steps, steps)
