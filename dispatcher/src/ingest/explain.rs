@@ -215,9 +215,11 @@ mod tests {
     fn a_transform_has_its_own_steps_whatever_filters_and_other_transforms_took() {
         let event = event("[1,2,3,4,5,6,7,8]".to_owned());
         let steps = steps_of(EVERYTHING, &event);
-        let rows = [(Some("event.data.exists(x, x == 8)"), EVERYTHING); 3];
-        // The filters may take hardly more than they need; the request is what bounds the transforms.
-        let mut budget = EvaluationBudget::new(1_000, 1_000 + 3 * steps);
+        // More transforms than the steps of one event would suffice for.
+        let (event_steps, count) = (1_000, 1_000 / steps + 1);
+        let mut rows = vec![(None, EVERYTHING); usize::try_from(count).unwrap()];
+        rows[0].0 = Some("event.data.exists(x, x == 8)");
+        let mut budget = EvaluationBudget::new(event_steps, event_steps + count * steps);
         for shown in explained(&rows, &event, &mut budget) {
             assert_eq!(shown["transformed"], json!({"all": [1, 2, 3, 4, 5, 6, 7, 8]}), "{shown}");
         }
