@@ -123,6 +123,10 @@ impl Outcome {
     }
 
     /// Whether the result says something about the endpoint, and not only about what was to be sent to it.
+    ///
+    /// Where its access tokens come from is part of an endpoint, as its host is: without a token nothing reaches it,
+    /// whatever is sent, so [`Outcome::TokenFailed`] counts although the receiver was not asked. A transform belongs to
+    /// a subscription, and other subscriptions' events reach the endpoint all the same.
     pub fn is_about_endpoint(self) -> bool {
         self != Self::TransformFailed
     }

@@ -59,8 +59,9 @@ pub const TRANSFORM_COST_MAX: u64 = 1_000_000;
 pub const TRANSFORM_RESULT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX;
 /// Most transforms at once that run on threads for blocking work.
 pub const TRANSFORM_THREADS_MAX: usize = 2;
-/// Most bytes of transforms' results that wait to be sent; each counts as the largest until it is known.
-pub const TRANSFORM_RESULTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of results that wait to be sent, of cheap transforms and once more of costly ones; a costly one counts as
+/// the largest until it is known.
+pub const TRANSFORM_RESULTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most bytes of transforms' results that one dry run of routing shows.
 pub const TRANSFORM_RESULTS_SHOWN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Deepest nesting of brackets, unary operators and conditionals in an expression: the parser recurses.
@@ -252,8 +253,9 @@ pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(1);
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what waits for a deleted endpoint, or because of a deleted subscription, is held before it is cancelled.
 pub const DELETION_GRACE: Duration = Duration::from_mins(10);
-/// How long a delivery whose subscription is deleted is left alone before it is looked at again: created anew, the
-/// subscription adopts it by then.
+/// How long a delivery whose subscription is deleted is left alone at least before it is looked at again: created anew,
+/// the subscription adopts it by then. The wait grows with the absence: some five looks within [`DELETION_GRACE`], each
+/// of which costs the ledger a claim and a rewrite. For a million deliveries that is 8,000 a second on average.
 pub const DELETED_SUBSCRIPTION_PAUSE: Duration = Duration::from_mins(1);
 
 // --- Outbound exchanges -------------------------------------------------------------------------

@@ -126,15 +126,23 @@ fn without_subscription(worker: &Worker, job: &Job, snapshot: &Snapshot) -> Admi
     if grace_left.is_zero() {
         return Admission::Cancel(EndReason::SubscriptionDeleted);
     }
-    Admission::Wait(grace_left.min(worker.config.deletion_pause))
+    let pause = look_again_after(absent_for, worker.config.deletion_pause, rand::random());
+    Admission::Wait(grace_left.min(pause))
+}
+
+/// How long a delivery without its subscription is left alone: as long as the subscription has been away already, at
+/// least `pause`, and up to twice that, by `random_unit` in `[0, 1)`. Each look claims, publishes and rewrites the
+/// delivery: so the looks of one become fewer, and those of many spread.
+fn look_again_after(absent_for: Duration, pause: Duration, random_unit: f64) -> Duration {
+    absent_for.max(pause).mul_f64(1.0 + random_unit)
 }
 
 /// Makes what is sent, and takes a track for it.
 async fn fill(worker: &Worker, job: &Job, content: &Content, route: Arc<EndpointRoute>, entered: Entered) -> Admission {
-    match shape(worker, job, content).await {
+    match shape(worker, job, content, entered.endpoint()).await {
         Ok(shaped) => take_track(worker, job, route, entered, shaped).await,
         Err(NotShaped::Failed(message)) => Admission::Fail(Failed { route, entered, message }),
-        Err(NotShaped::Late) => Admission::Wait(worker.config.soft_budget),
+        Err(NotShaped::Late) => give_back(worker, entered, worker.config.soft_budget).await,
     }
 }
 
@@ -156,12 +164,48 @@ async fn take_track(
         let time_left = worker.time_left(job.lease_until_unix_ms);
         match tokio::time::timeout(time_left, Arc::clone(&worker.fast).acquire_owned()).await {
             Ok(Ok(permit)) => Track::Fast(permit),
-            Ok(Err(_)) | Err(_) => return Admission::Wait(Duration::ZERO),
+            Ok(Err(_)) | Err(_) => return give_back(worker, entered, Duration::ZERO).await,
         }
     };
     worker.recorder.wait_until_it_answers(worker.time_left(job.lease_until_unix_ms)).await;
     if worker.stopping.is_cancelled() || worker.is_late(job.lease_until_unix_ms) {
-        return Admission::Wait(Duration::ZERO);
+        return give_back(worker, entered, Duration::ZERO).await;
     }
     Admission::Go(Go { route, entered, track, shaped })
+}
+
+/// Nothing was sent in time: the endpoint gets back what the delivery had taken, and the delivery waits.
+async fn give_back(worker: &Worker, entered: Entered, delay: Duration) -> Admission {
+    if let Some(effect) = entered.give_back() {
+        worker.recorder.send(Entry::Effect(effect)).await;
+    }
+    Admission::Wait(delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher_core::limits::{DELETED_SUBSCRIPTION_PAUSE, DELETION_GRACE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_looks_at_a_delivery_without_its_subscription_are_few_and_adopt_it_in_proportion(
+            units in proptest::collection::vec(0.0..1.0, 8),
+        ) {
+            let (mut absent_for, mut looks) = (Duration::ZERO, 1);
+            for unit in units {
+                let pause = look_again_after(absent_for, DELETED_SUBSCRIPTION_PAUSE, unit);
+                let longest = 2 * absent_for.max(DELETED_SUBSCRIPTION_PAUSE);
+                prop_assert!(pause >= DELETED_SUBSCRIPTION_PAUSE && pause <= longest, "{pause:?} at {absent_for:?}");
+                absent_for += pause;
+                looks += 1;
+                if absent_for >= DELETION_GRACE {
+                    break;
+                }
+            }
+            prop_assert!(absent_for >= DELETION_GRACE && looks <= 6, "{looks} looks, {absent_for:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::route::RoutingIndex;
 use dispatcher_core::table::EndpointRow;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::recorder::Effect;
 use super::state::{Enter, Pass, State};
@@ -25,7 +25,7 @@ impl Endpoints {
         let mut endpoints = lock(&self.0);
         let endpoint = endpoints.entry(row.id).or_insert_with(|| {
             let state = Mutex::new(State::new(row, soft_budget));
-            Arc::new(Endpoint { state, left: Notify::new() })
+            Arc::new(Endpoint { state, left: Notify::new(), transform_turn: Arc::new(Semaphore::new(1)) })
         });
         Arc::clone(endpoint)
     }
@@ -41,6 +41,8 @@ pub(super) struct Endpoint {
     state: Mutex<State>,
     /// An exchange has left the window.
     left: Notify,
+    /// Held while a costly transform uses or queues for a thread.
+    transform_turn: Arc<Semaphore>,
 }
 
 /// The answer to a delivery that wants to go.
@@ -74,6 +76,11 @@ impl Endpoint {
         if lock(&self.state).has_room() {
             self.left.notify_one();
         }
+    }
+
+    /// The turn of its costly transforms: they are made one after the other.
+    pub(super) fn transform_turn(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.transform_turn)
     }
 
     /// Whether exchanges with it are known to be slow.

@@ -18,6 +18,8 @@ mod part;
 mod recorder;
 mod singly;
 mod state;
+#[cfg(test)]
+pub(crate) mod tests;
 mod transform;
 
 use std::sync::Arc;

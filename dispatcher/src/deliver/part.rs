@@ -33,8 +33,8 @@ pub(super) struct Job {
     pub(super) lease_until_unix_ms: u64,
     /// Version of the table that chose the target.
     pub(super) table_version: TableVersion,
-    run: u32,
-    r#gen: u32,
+    pub(super) run: u32,
+    pub(super) r#gen: u32,
 }
 
 impl Job {

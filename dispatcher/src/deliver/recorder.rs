@@ -109,6 +109,12 @@ impl Recorder {
         (handle, Self { ledger, metrics, observers, due_changed, entries, answers })
     }
 
+    /// What was handed over and not committed yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&mut self) -> Vec<Entry> {
+        std::iter::from_fn(|| self.entries.try_recv().ok()).collect()
+    }
+
     /// Commits until all handles are gone and nothing is left, or until it is told to give up.
     pub(super) async fn run(mut self, giving_up: CancellationToken) {
         let mut rests_until = Instant::now();

@@ -3,6 +3,7 @@
 pub(crate) mod harness;
 mod service;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,22 @@ fn every_problem_is_documented_with_its_status() {
     for kind in ProblemKind::ALL {
         let row = format!("| `{}` | {} |", kind.as_str(), kind.status().as_u16());
         assert!(documentation.contains(&row), "docs/api.md has no row {row}");
+    }
+}
+
+#[test]
+fn every_list_of_outcomes_has_all_of_them() {
+    let api = include_str!("../../../docs/api.md");
+    let harborctl = include_str!("../../../docs/harborctl.md");
+    for (page, list) in [
+        ("api.md", api.lines().find(|line| line.starts_with("| `outcome` |")).unwrap()),
+        ("harborctl.md", harborctl.split("`outcome` is one of").nth(1).unwrap().split("`state`").next().unwrap()),
+    ] {
+        // What stands in parentheses explains.
+        let outside = list.split('(').map(|part| part.rsplit(')').next().unwrap_or_default()).collect::<String>();
+        let named: BTreeSet<&str> = outside.split('`').skip(1).step_by(2).filter(|name| *name != "outcome").collect();
+        let all: BTreeSet<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
+        assert_eq!(named, all, "docs/{page}");
     }
 }
 

@@ -54,6 +54,9 @@ fn transformed(fields: &Map<String, Value>) -> Option<String> {
     if let Some(error) = fields.get("transform_error").and_then(Value::as_str) {
         return Some(format!("Nothing is sent: {error}"));
     }
+    if let Some(reason) = fields.get("transform_not_shown").and_then(Value::as_str) {
+        return Some(format!("What it gets is not shown: {reason}"));
+    }
     let json = fields.get("transformed")?.to_string();
     let mut shown: String = json.chars().take(TRANSFORM_SHOWN_CHARACTERS_MAX).collect();
     if shown.len() < json.len() {

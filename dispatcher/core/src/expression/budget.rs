@@ -40,6 +40,21 @@ impl EvaluationBudget {
         Self::new(steps, steps)
     }
 
+    /// What the next transform of a request may cost: as much as each may, whatever the event has cost so far, but no
+    /// more than the request has left. It is taken from the request by [`EvaluationBudget::settle`].
+    #[must_use]
+    pub fn of_next_transform(&self) -> Self {
+        let steps = Self::of_transform().event_steps_max.min(self.request_steps_left);
+        Self::new(steps, steps)
+    }
+
+    /// Takes from the request what one of its transforms has spent.
+    pub fn settle(&mut self, transform: &Self) {
+        let spent = transform.event_steps_max - transform.event_steps_left;
+        self.request_steps_left = self.request_steps_left.saturating_sub(spent);
+        self.is_exceeded |= transform.is_exceeded;
+    }
+
     /// What a thread that has others to serve spends on one. If it does not suffice, start again elsewhere.
     pub fn inline() -> Self {
         Self::new(EXPRESSIONS_INLINE_COST_MAX, EXPRESSIONS_INLINE_COST_MAX)
