@@ -43,7 +43,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
     tracing::info!(role, instance = %settings.instance, "starting");
     let (drain, delivers) = (settings.drain, settings.role.delivers());
     let shutdown = CancellationToken::new();
-    let starting = start(settings, shares, limits, (&probe, &metrics), api, shutdown.clone());
+    let starting = Box::pin(start(settings, shares, limits, (&probe, &metrics), api, shutdown.clone()));
     let mut running = tokio::select! {
         () = signals.next() => {
             tracing::info!("stopped before it had started");
@@ -179,7 +179,7 @@ async fn start(
         )
     };
     let loaded = connect::retried(async || config.load().await).await?;
-    let service = Service::start_early(&config, loaded, api, shutdown)
+    let service = Service::start_early(&config, loaded, api, &shutdown)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     Ok(Running { service, ended: None, ledger, queue })
 }

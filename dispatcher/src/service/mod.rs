@@ -215,13 +215,13 @@ impl Service {
         config: &ServiceConfig,
         loaded: Loaded,
         api: Option<EarlyServer>,
-        shutdown: CancellationToken,
+        shutdown: &CancellationToken,
     ) -> Result<JoinHandle<Result<(), ServiceError>>, ServiceError> {
         if let Some(api) = &api {
             config.access.check(api.address())?;
         }
         let shared = Shared::new(&loaded);
-        launch(config, loaded, &shared, (api, None), &shutdown)
+        launch(config, loaded, &shared, (api, None), shutdown)
     }
 }
 
