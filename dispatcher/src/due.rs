@@ -43,8 +43,8 @@ impl Due {
                 turn = self.turn() => turn,
             };
             let pause = match turn {
-                Ok(pause) => {
-                    self.metrics.work().claim_succeeded();
+                Ok(None) => DUE_FULL_PAUSE,
+                Ok(Some(pause)) => {
                     if !failing_pause.is_zero() {
                         tracing::info!("due work is claimed again");
                     }
@@ -72,14 +72,16 @@ impl Due {
         }
     }
 
-    /// One claim. Answers how long nothing more is to be expected; zero if there was work and there is more.
-    async fn turn(&self) -> Result<Duration, LedgerError> {
+    /// One claim. Answers how long nothing more is to be expected, zero if there was work and there is more; `None` if
+    /// nothing was looked for, because the queue has no room.
+    async fn turn(&self) -> Result<Option<Duration>, LedgerError> {
         let room = self.queue.room(&self.pool, Track::Due).min(CLAIM_DELIVERIES_MAX);
         if room == 0 {
-            return Ok(DUE_FULL_PAUSE);
+            return Ok(None);
         }
         let claim = Claim { pool: self.pool.clone(), instance: self.instance, lease: LEASE, deliveries_max: room };
         let Claimed { items, next_due_in } = self.ledger.claim(claim).await?;
+        self.metrics.work().claim_succeeded();
         let found = items.iter().map(|item| item.work.deliveries()).sum();
         if found > 0 {
             self.metrics.due_claimed(found);
@@ -94,6 +96,31 @@ impl Due {
             }
         }
         let pause = next_due_in.unwrap_or(DUE_POLL_INTERVAL).min(DUE_POLL_INTERVAL);
-        Ok(if found > 0 { pause } else { pause.max(DUE_IDLE_PAUSE_MIN) })
+        Ok(Some(if found > 0 { pause } else { pause.max(DUE_IDLE_PAUSE_MIN) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::sqlite::SqliteLedger;
+    use crate::queue::memory::MemoryQueue;
+
+    #[tokio::test]
+    async fn what_is_not_looked_for_because_the_queue_is_full_counts_as_no_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
+        for (messages_max, looks) in [(0, 0), (1, 1)] {
+            let due = Due {
+                ledger: Arc::clone(&ledger),
+                queue: Arc::new(MemoryQueue::new(messages_max)),
+                pool: "default".to_owned(),
+                instance: Uuid::nil(),
+                changed: Arc::default(),
+                metrics: Arc::new(Metrics::new()),
+            };
+            assert_eq!(due.turn().await.unwrap().is_some(), looks > 0);
+            assert_eq!(due.metrics.work_counts().claims, looks);
+        }
     }
 }

@@ -416,6 +416,9 @@ pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a failed commit of events counts while no other follows: a process that is not ready gets no events, so only
 /// time can make it ready again.
 pub const ACCEPT_FAILURE_MEMORY: Duration = Duration::from_secs(3);
+/// How long claimed work that was not published counts: longer than a lease, after which it is claimed again, and
+/// shorter than [`PROGRESS_DEADLINE`], so that one message that the queue did not confirm is no stall.
+pub const UNPUBLISHED_MEMORY: Duration = Duration::from_secs(8);
 /// How often it is looked whether there is progress.
 pub const PROGRESS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request waits for a process that is starting before it is answered with 503.

@@ -63,7 +63,7 @@ pub(crate) async fn ledger(database: &Database, probe: &Probe) -> Result<Connect
             let ledger = Arc::clone(&postgres) as Arc<dyn Ledger>;
             ConnectedLedger { ledger, tenure: Tenure::Shared(postgres), _lock: None }
         }
-        Database::Sqlite(path) => sqlite(path).await?,
+        Database::Sqlite(path) => sqlite(path, probe).await?,
     };
     probe.set_ledger(Finding::Ok);
     Ok(connected)
@@ -96,7 +96,7 @@ fn may_pass(error: &LedgerError) -> Option<Finding> {
 }
 
 /// A file can be used by one process, which makes it if it is not there, for its user alone.
-async fn sqlite(path: &Path) -> Result<ConnectedLedger, Failure> {
+async fn sqlite(path: &Path, probe: &Probe) -> Result<ConnectedLedger, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         let path = path.display();
         Failure::Configuration(format!("--database sqlite:{path}: {error}; name a file that this user may write"))
@@ -116,7 +116,20 @@ async fn sqlite(path: &Path) -> Result<ConnectedLedger, Failure> {
     // SQLite makes a database of an empty file, and gives the files beside it the mode of the database.
     let made: io::Result<File> = private(path);
     made.map_err(|error| failed(&error))?;
-    let ledger = SqliteLedger::open(path).await.map_err(|error| failed(&error))?;
+    let mut retry = Retry::new();
+    let ledger = loop {
+        let error = match SqliteLedger::open(path).await {
+            Ok(ledger) => break ledger,
+            Err(LedgerError::Refused(message)) => return Err(failed(&message)),
+            Err(error @ LedgerError::Schema { .. }) => return Err(error.into()),
+            Err(error @ LedgerError::Unavailable(_)) => error,
+        };
+        probe.set_ledger(Finding::Unreachable);
+        if retry.is_news(&error.to_string()) {
+            tracing::warn!(%error, "not ready: the database's file cannot be used yet; trying again");
+        }
+        retry.pause().await;
+    };
     Ok(ConnectedLedger { ledger: Arc::new(ledger), tenure: Tenure::Alone, _lock: Some(lock) })
 }
 
@@ -197,5 +210,58 @@ impl Retry {
     pub(crate) async fn pause(&mut self) {
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(START_RETRY_PAUSE_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher::ledger::DispatcherRole;
+    use dispatcher::readiness::Check;
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{ConnectOptions, Executor};
+
+    use super::*;
+
+    /// A connection of somebody else, who makes the file if it is not there.
+    async fn beside(path: &Path) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_busy_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy");
+        let mut busy = beside(&path).await;
+        busy.execute("BEGIN EXCLUSIVE").await.unwrap();
+        let probe = Probe::new(DispatcherRole::All);
+        let mut opening = std::pin::pin!(sqlite(&path, &probe));
+        let told = async {
+            while !probe.readiness().await.checks.contains(&(Check::Ledger, Finding::Unreachable)) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            opened = &mut opening => panic!("it was not waited for: {:?}", opened.err()),
+            () = told => {}
+        }
+        busy.execute("COMMIT").await.unwrap();
+        opening.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_no_waiting_makes_usable_is_refused_for_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, newer) = (folder.path().join("text"), folder.path().join("newer"));
+        std::fs::write(&text, "This is no database, although it is long enough to be the header of one. ".repeat(9))
+            .unwrap();
+        drop(SqliteLedger::open(&newer).await.unwrap());
+        let migration = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                         VALUES (999, 'newer', true, '', 0)";
+        beside(&newer).await.execute(migration).await.unwrap();
+        let probe = Probe::new(DispatcherRole::All);
+        for (path, what, not) in [(text, "name a file", "try again"), (newer, "use that release", "name a file")] {
+            let failure = sqlite(&path, &probe).await.err().expect(what).to_string();
+            assert!(failure.contains(what) && !failure.contains(not), "{failure}");
+        }
     }
 }

@@ -58,14 +58,13 @@ pub(crate) fn read(url: &Redacted<String>) -> Result<RabbitConfig, Failure> {
 
 fn read_file(parameter: &str, path: &Path) -> Result<String, Failure> {
     let failed = |what: &str| {
-        let path = path.display();
-        Failure::Configuration(format!("the queue's URL is wrong: {parameter} {path}: {what}; it is a file in PEM"))
+        Failure::Configuration(format!("the queue's URL is wrong: {parameter}: {what}; it names a file in PEM"))
     };
     let mut text = String::new();
     let file = File::open(path).map_err(|error| failed(&error.to_string()))?;
     file.take(CERTIFICATE_FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| failed(&error.to_string()))?;
     if !text.contains("-----BEGIN ") {
-        return Err(failed("holds nothing of the kind"));
+        return Err(failed("the file holds nothing of the kind"));
     }
     Ok(text)
 }
@@ -86,7 +85,8 @@ mod tests {
             ("http://u:s3cret@h".to_owned(), "does not begin with amqp://"),
             ("amqp://u:s3cret@h/v?cacert=s3cret".to_owned(), "\"cacert\""),
             (format!("amqp://u:s3cret@h/v?cacertfile={pem}"), "amqps://"),
-            ("amqps://u:s3cret@h/v?cacertfile=/no/such/file".to_owned(), "cacertfile /no/such/file"),
+            ("amqps://u:s3cret@h/v?cacertfile=/no/s3cret".to_owned(), "cacertfile: No such file"),
+            ("amqps://u:p@h/v?keyfile=-----BEGIN%20KEY-----s3cret".to_owned(), "keyfile: No such file"),
             (format!("amqps://u:s3cret@h/v?cacertfile={empty}"), "holds nothing"),
             (format!("amqps://u:s3cret@h/v?certfile={pem}"), "belong together"),
         ] {

@@ -41,9 +41,9 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
     };
     let role = settings.role.as_str();
     tracing::info!(role, instance = %settings.instance, "starting");
-    let drain = settings.drain;
+    let (drain, delivers) = (settings.drain, settings.role.delivers());
     let shutdown = CancellationToken::new();
-    let starting = start(settings, shares, limits, (&probe, &metrics), api, shutdown.clone());
+    let starting = Box::pin(start(settings, shares, limits, (&probe, &metrics), api, shutdown.clone()));
     let mut running = tokio::select! {
         () = signals.next() => {
             tracing::info!("stopped before it had started");
@@ -65,25 +65,33 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
         }
         stopped = tokio::time::timeout(drain, running.stop()) => stopped,
     };
-    match stopped {
-        Ok(Ok(())) => {
-            tracing::info!("stopped");
-            Ok(Exit::Done)
-        }
-        Ok(Err(failure)) => Err(failure),
-        Err(_) if running.service.is_finished() => {
-            tracing::warn!("stopped; the connections did not close in time");
-            Ok(Exit::Done)
-        }
-        Err(_) => {
-            let unfinished = unfinished(&metrics);
-            tracing::warn!(
-                unfinished,
-                "the time to stop is over; what is not finished is due again when its lease is over"
-            );
-            Ok(Exit::Unfinished)
+    conclude(stopped.is_ok(), running.ended, delivers, &metrics)
+}
+
+/// How a stop has ended: whether the connections closed in time, and how the service ended, if it did in time.
+fn conclude(
+    is_closed: bool,
+    ended: Option<Result<(), Failure>>,
+    delivers: bool,
+    metrics: &Metrics,
+) -> Result<Exit, Failure> {
+    match ended {
+        Some(Err(failure)) => return Err(failure),
+        Some(Ok(())) if is_closed => tracing::info!("stopped"),
+        Some(Ok(())) => tracing::warn!("stopped; the connections did not close in time"),
+        None => {
+            if delivers {
+                tracing::warn!(
+                    unfinished = unfinished(metrics),
+                    "the time to stop is over; what is not finished is due again when its lease is over"
+                );
+            } else {
+                tracing::warn!("the time to stop is over; requests without an answer have to be sent again");
+            }
+            return Ok(Exit::Unfinished);
         }
     }
+    Ok(Exit::Done)
 }
 
 /// Deliveries that this process holds.
@@ -112,6 +120,8 @@ async fn serve_admin(
 /// A role that serves.
 struct Running {
     service: JoinHandle<Result<(), ServiceError>>,
+    /// How the service ended, once it has.
+    ended: Option<Result<(), Failure>>,
     ledger: ConnectedLedger,
     queue: ConnectedQueue,
 }
@@ -119,14 +129,13 @@ struct Running {
 impl Running {
     /// Waits until the service has drained, and ends the connections. The queue's come first: what was acknowledged is
     /// recorded by now.
-    async fn stop(&mut self) -> Result<(), Failure> {
-        let ended = (&mut self.service).await;
-        self.queue.close().await;
-        self.ledger.close().await;
-        match ended {
+    async fn stop(&mut self) {
+        self.ended = Some(match (&mut self.service).await {
             Ok(Ok(())) => Ok(()),
             ended => Err(defect(ended)),
-        }
+        });
+        self.queue.close().await;
+        self.ledger.close().await;
     }
 }
 
@@ -170,9 +179,9 @@ async fn start(
         )
     };
     let loaded = connect::retried(async || config.load().await).await?;
-    let service = Service::start_early(&config, loaded, api, shutdown)
+    let service = Service::start_early(&config, loaded, api, &shutdown)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
-    Ok(Running { service, ledger, queue })
+    Ok(Running { service, ended: None, ledger, queue })
 }
 
 /// How the time for a stop is shared out. What is left is for recording.
@@ -190,6 +199,26 @@ impl Shares {
             DispatcherRole::Ingest => Self { requests: drain * 3 / 4, exchanges: Duration::ZERO },
             DispatcherRole::Deliver => Self { requests: Duration::ZERO, exchanges: drain * 3 / 4 },
             DispatcherRole::All => Self { requests: (drain / 4).min(SERVER_DRAIN_DEADLINE), exchanges: drain / 2 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_ended_with_an_error_is_a_defect_whether_or_not_the_connections_close_in_time() {
+        let failed = || Some(Err(Failure::Defect("it ended".to_owned())));
+        for (is_closed, ended, expected) in [
+            (true, failed(), Exit::Defect),
+            (false, failed(), Exit::Defect),
+            (true, Some(Ok(())), Exit::Done),
+            (false, Some(Ok(())), Exit::Done),
+            (false, None, Exit::Unfinished),
+        ] {
+            let concluded = conclude(is_closed, ended, true, &Metrics::new());
+            assert_eq!(concluded.unwrap_or_else(|failure| failure.exit()), expected);
         }
     }
 }

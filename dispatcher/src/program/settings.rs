@@ -129,14 +129,17 @@ fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, 
     Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
 }
 
-/// Whether the files are there that the database's URL names: they are read only when a server answers.
+/// Whether the files are there that the database's URL names: they are read only when a server answers. Errors name the
+/// parameter at fault, never a value, which may be a key that stands in the place of its file.
 pub(crate) fn check_files(url: &Redacted<String>) -> Result<(), Failure> {
     // What is no URL is told by the ledger.
     let Ok(url) = Url::parse(url.expose()) else { return Ok(()) };
-    for (name, path) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
-        File::open(&*path).map_err(|error| {
-            Failure::Configuration(format!("the database's URL is wrong: {name} {path}: {error}; it is a file in PEM"))
-        })?;
+    for (name, value) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
+        let wrong = |what: &str| Failure::Configuration(format!("the database's URL is wrong: {name}: {what}"));
+        if value.contains("-----BEGIN") {
+            return Err(wrong("it is the PEM itself; write it into a file and name that"));
+        }
+        File::open(&*value).map_err(|error| wrong(&format!("{error}; it names a file in PEM")))?;
     }
     Ok(())
 }
@@ -258,6 +261,21 @@ mod tests {
             let settings = settings_of(&["all", "--database", url, "--queue", "memory:"]).unwrap();
             assert!(matches!(settings.database, Database::Sqlite(path) if path == Path::new("a/b.db")), "{url}");
             assert!(matches!(settings.queue, QueueChoice::Memory));
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_file_is_refused_without_a_word_of_it() {
+        for (value, what) in [
+            (
+                "-----BEGIN%20PRIVATE%20KEY-----%0As3cret%0A-----END%20PRIVATE%20KEY-----",
+                "sslkey: it is the PEM itself",
+            ),
+            ("/no/s3cret", "sslkey: No such file"),
+        ] {
+            let url = Redacted::new(format!("postgres://u@h/d?sslkey={value}"));
+            let failure = check_files(&url).unwrap_err().to_string();
+            assert!(failure.contains(what) && !failure.contains("s3cret"), "{failure}");
         }
     }
 

@@ -10,7 +10,7 @@ mod tests;
 
 pub use probe::Probe;
 pub(crate) use probe::{Observer, Watched, watch};
-pub use stall::Stall;
+pub use stall::{Stall, Unpublished};
 
 use std::time::Duration;
 

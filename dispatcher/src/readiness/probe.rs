@@ -7,11 +7,11 @@ use dispatcher_core::limits::{PROGRESS_LOOK_INTERVAL, READINESS_DEADLINE};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Finding, Observation, Readiness, Stall, Stalls, judge};
+use super::{Finding, Observation, Readiness, Stall, Stalls, Unpublished, judge};
 use crate::ingest::Acceptor;
 use crate::ledger::{DispatcherRole, Ledger};
 use crate::metrics::Metrics;
-use crate::queue::Queue;
+use crate::queue::{Queue, Track};
 use crate::snapshot::SnapshotReceiver;
 
 /// Answers whether the process is ready, from its first moment on.
@@ -139,26 +139,24 @@ struct Progress {
     recording: Stall,
     claiming: Stall,
     publishing: Stall,
-    /// Deliveries that had been claimed when the last of them were published.
-    claimed_at_publish: u64,
-    published: u64,
+    unpublished: Unpublished,
 }
 
 impl Progress {
     fn look(&mut self, now: Duration, watched: &Watched) -> Stalls {
         let work = watched.metrics.work_counts();
-        if work.published != self.published {
-            (self.published, self.claimed_at_publish) = (work.published, work.claimed);
-        }
+        let is_unpublished = self.unpublished.sample(now, work.claimed, work.published);
         // Whoever holds what it can gets no more; what it holds is watched too.
         let queue = &watched.queue;
         let is_waiting = work.held == 0 && queue.is_connected() && queue.waiting(&watched.pool) > 0;
+        // Nothing is looked for while the queue is full.
+        let has_room = queue.room(&watched.pool, Track::Due) > 0;
         Stalls {
             accepting: watched.acceptor.as_ref().map(Acceptor::stalled_for).unwrap_or_default(),
             consuming: self.consuming.sample(now, is_waiting, work.received),
             recording: self.recording.sample(now, work.held > 0, work.recorded),
-            claiming: self.claiming.sample(now, true, work.claims),
-            publishing: self.publishing.sample(now, work.claimed > self.claimed_at_publish, work.published),
+            claiming: self.claiming.sample(now, has_room, work.claims),
+            publishing: self.publishing.sample(now, is_unpublished, work.published),
         }
     }
 }

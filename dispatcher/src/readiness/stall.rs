@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dispatcher_core::limits::UNPUBLISHED_MEMORY;
+
 /// Watches one kind of work by samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stall {
@@ -22,5 +24,30 @@ impl Stall {
             *self = Self { since: Some(now), done };
         }
         now.saturating_sub(*self.since.get_or_insert(now))
+    }
+}
+
+/// Tells whether claimed work waits to be published, from counts that only rise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unpublished {
+    claimed: u64,
+    /// When something was claimed last.
+    claimed_at: Duration,
+    published: u64,
+    /// What had been claimed when something was published last.
+    claimed_at_publish: u64,
+}
+
+impl Unpublished {
+    /// Takes a sample; `now` as in [`Stall::sample`]. What was claimed long ago and not published is not waited for:
+    /// its lease is over, and whoever claims it again publishes it, which may be another process.
+    pub fn sample(&mut self, now: Duration, claimed: u64, published: u64) -> bool {
+        if claimed != self.claimed {
+            (self.claimed, self.claimed_at) = (claimed, now);
+        }
+        if published != self.published {
+            (self.published, self.claimed_at_publish) = (published, claimed);
+        }
+        claimed > self.claimed_at_publish && now.saturating_sub(self.claimed_at) < UNPUBLISHED_MEMORY
     }
 }

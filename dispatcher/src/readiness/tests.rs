@@ -108,3 +108,26 @@ fn the_page_has_every_check_with_its_roles() {
         assert!(page.contains(&row), "docs/operations.md has no row {row}");
     }
 }
+
+#[test]
+fn claimed_work_stalls_while_it_is_claimed_again_in_vain_and_is_not_waited_for_by_a_process_that_claims_no_more() {
+    let (mut unpublished, mut stall) = (Unpublished::default(), Stall::default());
+    for (now, claimed, published, expected) in [
+        (0, 0, 0, 0),
+        (1, 5, 1, 0),
+        // The queue confirms nothing, and the same is claimed again when its lease is over.
+        (10, 6, 1, 0),
+        (15, 7, 1, 5),
+        (20, 8, 1, 10),
+        (21, 8, 2, 0),
+        // It confirms nothing once, and another process claims what that was.
+        (30, 9, 2, 0),
+        (37, 9, 2, 7),
+        (38, 9, 2, 0),
+        (60, 9, 2, 0),
+    ] {
+        let now = Duration::from_secs(now);
+        let waits = unpublished.sample(now, claimed, published);
+        assert_eq!(stall.sample(now, waits, published), Duration::from_secs(expected), "at {now:?}");
+    }
+}

@@ -197,7 +197,7 @@ impl Service {
         let loaded = config.load().await?;
         let api = EarlyServer::start(listener, config.server).map_err(ServiceError::Listener)?;
         let shared = Shared::new(&loaded);
-        let join = launch(&config, loaded, &shared, (Some(api), admin), shutdown)?;
+        let join = launch(&config, loaded, &shared, (Some(api), admin), &shutdown)?;
         Ok(RunningService {
             address,
             admin_address,
@@ -215,7 +215,7 @@ impl Service {
         config: &ServiceConfig,
         loaded: Loaded,
         api: Option<EarlyServer>,
-        shutdown: CancellationToken,
+        shutdown: &CancellationToken,
     ) -> Result<JoinHandle<Result<(), ServiceError>>, ServiceError> {
         if let Some(api) = &api {
             config.access.check(api.address())?;
@@ -260,14 +260,16 @@ fn launch(
     loaded: Loaded,
     shared: &Shared,
     (api, admin): (Option<EarlyServer>, Option<TcpListener>),
-    shutdown: CancellationToken,
+    shutdown: &CancellationToken,
 ) -> Result<JoinHandle<Result<(), ServiceError>>, ServiceError> {
     let client = Client::new(ClientConfig {
         address_policy: config.address_policy.clone(),
         resolver: ResolverConfig { fixed_hosts: config.fixed_hosts.clone() },
     })?;
-    let parts = roles::start(config, loaded, shared, Outside { api, admin, client }, &shutdown);
-    Ok(tokio::spawn(parts.run(shutdown)))
+    // Of this service alone: one that stops by itself stops nothing else of its owner's.
+    let stopping = shutdown.child_token();
+    let parts = roles::start(config, loaded, shared, Outside { api, admin, client }, &stopping);
+    Ok(tokio::spawn(parts.run(stopping)))
 }
 
 /// What the kind of access asks of every request.

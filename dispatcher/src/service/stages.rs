@@ -55,12 +55,14 @@ impl Parts {
         });
     }
 
-    /// Waits for the shutdown, or for a part that ends by itself; then stops all stages in order.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+    /// Waits until `stopping` is cancelled, or for a part that ends by itself, and then cancels it; then stops all
+    /// stages in order.
+    pub(super) async fn run(mut self, stopping: CancellationToken) -> Result<(), ServiceError> {
         let mut result = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
+            () = stopping.cancelled() => Ok(()),
             ended = self.join_next() => ended.1,
         };
+        stopping.cancel();
         for stage in Stage::IN_ORDER {
             if let Some(token) = self.tokens.get(&stage) {
                 token.cancel();
@@ -84,5 +86,24 @@ impl Parts {
         let Some((stage, name)) = self.stages.remove(&id) else { return (None, Ok(())) };
         let asked = self.tokens.get(&stage).is_some_and(CancellationToken::is_cancelled);
         (Some(stage), if asked && !panicked { Ok(()) } else { Err(ServiceError::Ended(name)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_an_error_and_makes_the_service_stop_and_say_so() {
+        let stopping = CancellationToken::new();
+        let (told, seen) = (stopping.clone(), tokio::sync::oneshot::channel());
+        let mut parts = Parts::default();
+        parts.spawn(Stage::Serve, "ended", |_| async {});
+        parts.spawn(Stage::Support, "support", |stop| async move {
+            stop.cancelled().await;
+            seen.0.send(told.is_cancelled()).unwrap();
+        });
+        assert!(matches!(parts.run(stopping).await, Err(ServiceError::Ended("ended"))));
+        assert!(seen.1.await.unwrap(), "it drained without a word");
     }
 }

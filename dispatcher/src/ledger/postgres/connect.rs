@@ -118,10 +118,7 @@ pub(super) async fn open(
     patience: Patience,
 ) -> Result<PgPool, LedgerError> {
     let options = options(config)?;
-    match tokio::time::timeout(config.acquire_timeout, first_look(&options, clock)).await {
-        Ok(looked) => looked?,
-        Err(_) => return Err(LedgerError::Unavailable("the server does not answer".to_owned())),
-    }
+    in_time(config, first_look(&options, clock)).await?;
     Ok(PgPoolOptions::new()
         .max_connections(config.pool_connections_max)
         .acquire_timeout(config.acquire_timeout)
@@ -139,10 +136,19 @@ pub(super) async fn open(
         .connect_lazy_with(options))
 }
 
+/// Gives up on a server that does not answer while the first connection is made and looks around.
+pub(super) async fn in_time<T>(
+    config: &PostgresConfig,
+    looking: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let looked = tokio::time::timeout(config.acquire_timeout, looking).await;
+    looked.unwrap_or_else(|_| Err(LedgerError::Unavailable("the server does not answer".to_owned())))
+}
+
 async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(), LedgerError> {
     let mut connection = options.connect().await.map_err(of_connecting)?;
     if !takes_writes(&mut connection).await? {
-        return Err(LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned()));
+        return Err(no_writes());
     }
     migrate::check(&mut connection).await?;
     let asked_ms = clock.wall_unix_ms();
@@ -152,6 +158,20 @@ async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(
     clock.compare(asked_ms, count(ledger_ms)?);
     connection.close().await?;
     Ok(())
+}
+
+/// Whether the server still answers and takes writes.
+pub(super) async fn ping(pool: &PgPool) -> Result<(), LedgerError> {
+    let takes_writes: bool = sqlx::query_scalar(
+        "SELECT NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean FROM ledger",
+    )
+    .fetch_one(pool)
+    .await?;
+    if takes_writes { Ok(()) } else { Err(no_writes()) }
+}
+
+fn no_writes() -> LedgerError {
+    LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned())
 }
 
 /// Whether the server is a primary that takes writes. A server that would acknowledge commits before they are on disk
@@ -182,6 +202,19 @@ mod tests {
             let message = options(&PostgresConfig::new(url)).unwrap_err().to_string();
             assert!(message.contains(what) && !message.contains("s3cret"), "{message}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_become_read_only_is_noticed() {
+        let Some(database) = testbed::database().await.unwrap() else { return };
+        let config = PostgresConfig { pool_connections_max: 1, ..PostgresConfig::new(database.url()) };
+        migrate::migrate(&config).await.unwrap();
+        let patience = Patience::new(config.answer_timeout, config.statement_timeout);
+        let pool = open(&config, &LedgerClock::new(config.wall_clock), patience).await.unwrap();
+        ping(&pool).await.unwrap();
+        // As it is for every connection while the server is one.
+        sqlx::query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").execute(&pool).await.unwrap();
+        assert!(matches!(ping(&pool).await, Err(LedgerError::Unavailable(_))));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The schema and its version.
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
 use super::error::of_connecting;
-use super::{LedgerError, maintain};
+use super::{LedgerError, PostgresConfig, connect, maintain};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -13,12 +13,16 @@ const TOO_OLD: &str = "run `dispatcher migrate` of this release first";
 const TOO_NEW: &str = "a newer release has changed it for good; use that release";
 
 /// Applies what is missing, under an advisory lock, so that of several only one does. A newer schema that this
-/// release may still work with is left as it is.
-pub(super) async fn migrate(options: PgConnectOptions) -> Result<(), LedgerError> {
+/// release may still work with is left as it is. A server that does not answer is not waited for.
+pub(super) async fn migrate(config: &PostgresConfig) -> Result<(), LedgerError> {
     // A large ledger may take its time.
-    let options = options.options([("statement_timeout", "0")]);
-    let mut connection = options.connect().await.map_err(of_connecting)?;
-    let found = Found::read(&mut connection).await?;
+    let options = connect::options(config)?.options([("statement_timeout", "0")]);
+    let (mut connection, found) = connect::in_time(config, async {
+        let mut connection = options.connect().await.map_err(of_connecting)?;
+        let found = Found::read(&mut connection).await?;
+        Ok((connection, found))
+    })
+    .await?;
     if found.version <= needed() {
         MIGRATIONS.run(&mut connection).await.map_err(of_migration)?;
     }
@@ -80,5 +84,24 @@ fn of_migration(error: MigrateError) -> LedgerError {
         },
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => of_connecting(error),
         other => LedgerError::Unavailable(format!("the schema could not be brought up to date: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_takes_the_connection_and_says_nothing_is_not_waited_for() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://u@{}/d", silent.local_addr().unwrap());
+        let config = PostgresConfig { acquire_timeout: Duration::from_millis(50), ..PostgresConfig::new(&url) };
+        let error = timeout(Duration::from_mins(1), migrate(&config)).await.expect("it ends").unwrap_err();
+        assert!(matches!(error, LedgerError::Unavailable(_)), "{error}");
     }
 }

@@ -89,7 +89,7 @@ impl PostgresLedger {
     /// Brings the schema up to date, under a lock, and makes the partitions of the coming days. Errors as for
     /// [`Self::connect`].
     pub async fn migrate(config: &PostgresConfig) -> Result<(), LedgerError> {
-        migrate::migrate(connect::options(config)?).await
+        migrate::migrate(config).await
     }
 
     /// Notifies `changed` whenever any process publishes a table. Runs until it is dropped or the connection fails;
@@ -213,11 +213,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        let call = async {
-            sqlx::query("SELECT table_version FROM ledger").fetch_one(&self.pool).await?;
-            Ok(())
-        };
-        self.patience.answer(call).await
+        self.patience.answer(connect::ping(&self.pool)).await
     }
 
     async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {

@@ -54,8 +54,8 @@ impl SqliteLedger {
     /// Opens or creates the ledger in a file and brings its schema up to date.
     ///
     /// # Errors
-    /// [`LedgerError::Schema`] if a newer release has written the file, [`LedgerError::Unavailable`] if it cannot
-    /// be opened or written.
+    /// [`LedgerError::Schema`] if a newer release has written the file; [`LedgerError::Refused`] if it is no database, or
+    /// one that may not be written; [`LedgerError::Unavailable`] if it cannot be used now: try again.
     pub async fn open(path: &Path) -> Result<Self, LedgerError> {
         let (writer, readers) = open::connect(path).await?;
         Ok(Self { writer: Mutex::new(writer), readers, last_turn_ms: AtomicU64::new(0), holder: Holder::default() })

@@ -26,13 +26,14 @@ pub(super) async fn connect(path: &Path) -> Result<(SqliteConnection, SqlitePool
         // Pages in the log before a commit copies them to the file; each copy costs two further syncs.
         .pragma("wal_autocheckpoint", "4000")
         .disable_statement_logging();
-    let mut writer = options.connect().await?;
+    let mut writer = options.connect().await.map_err(of_opening)?;
     migrate(&mut writer).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(LEDGER_READERS_MAX)
         .test_before_acquire(false)
         .connect_with(options.create_if_missing(false).read_only(true))
-        .await?;
+        .await
+        .map_err(of_opening)?;
     Ok((writer, readers))
 }
 
@@ -55,6 +56,17 @@ async fn migrate(writer: &mut SqliteConnection) -> Result<(), LedgerError> {
             needed,
             hint: "it was written by a build that was never released; use another data folder",
         },
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => of_opening(error),
         other => LedgerError::Unavailable(format!("its schema could not be brought up to date: {other}")),
     })
+}
+
+/// Reads an error that ended an attempt to open the file. Of these no waiting heals what the file is or may be used for:
+/// PERM, READONLY, CORRUPT, CANTOPEN, AUTH, NOTADB (<https://www.sqlite.org/rescode.html>).
+fn of_opening(error: sqlx::Error) -> LedgerError {
+    let code = error.as_database_error().and_then(|database| database.code()?.parse::<u32>().ok());
+    match (error.as_database_error(), code.map(|extended| extended & 0xff)) {
+        (Some(database), Some(3 | 8 | 11 | 14 | 23 | 26)) => LedgerError::Refused(database.message().to_owned()),
+        _ => error.into(),
+    }
 }
