@@ -90,7 +90,7 @@ impl Tokens {
             duration: started.elapsed(),
         };
         // A receiver that gets no time to answer must not be blamed for it.
-        let patience = deadline - deadline / TOKEN_REQUEST_SHARE;
+        let patience = deadline.saturating_sub(deadline / TOKEN_REQUEST_SHARE);
         let token = match tokio::time::timeout(patience, slot.token(&self.client, self.request_timeout)).await {
             Ok(Ok(token)) => token,
             Ok(Err(NoToken::NotMade(reason))) => return Err(reason),
