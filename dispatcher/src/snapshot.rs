@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::departures::Departures;
-use crate::http::{Identity, Request};
+use crate::http::{Identity, Request, TokenSlot};
 use crate::ledger::{Disabled, Ledger, LedgerError};
 use crate::metrics::{Metrics, Role};
 
@@ -51,10 +51,13 @@ pub struct EndpointRoute {
     pub row: EndpointRow,
     /// The URL; it may be a secret, so it is never printed.
     pub url: Url,
-    /// The keys and the raw headers. The TLS identity is taken out: it is used by [`EndpointRoute::request`] alone.
+    /// The keys and the raw headers. The TLS identity is taken out: it is used by [`EndpointRoute::request`] alone. So is
+    /// the source of access tokens.
     pub secrets: EndpointSecrets,
     /// Headers of every request, parsed and marked as sensitive.
     pub headers: HeaderMap,
+    /// The endpoint's access token, which outlives the route while its source stays the same.
+    pub token: Option<TokenSlot>,
     identity: Option<Identity>,
 }
 
@@ -297,8 +300,9 @@ impl Compiled {
             if matches!(row.state, EndpointState::Held { .. }) {
                 continue;
             }
-            let unchanged = previous.get(&row.id).filter(|route| route.row == **row);
-            match unchanged.map_or_else(|| open(row, sealing_key).map(Arc::new), |route| Ok(Arc::clone(route))) {
+            let known = previous.get(&row.id);
+            let unchanged = known.filter(|route| route.row == **row);
+            match unchanged.map_or_else(|| open(row, known, sealing_key).map(Arc::new), |route| Ok(Arc::clone(route))) {
                 Ok(route) => {
                     routes.insert(row.id, route);
                 }
@@ -313,7 +317,11 @@ impl Compiled {
 }
 
 /// Opens an endpoint's secrets. The error names what is wrong and never what stands there.
-fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'static str> {
+fn open(
+    row: &EndpointRow,
+    previous: Option<&Arc<EndpointRoute>>,
+    sealing_key: &SealingKey,
+) -> Result<EndpointRoute, &'static str> {
     let mut secrets = sealing_key.open(row.id, &row.sealed).map_err(|_| "its secrets do not open with this key")?;
     let url = Url::parse(secrets.url.expose()).map_err(|_| "its URL does not parse")?;
     let mut headers = HeaderMap::with_capacity(secrets.headers.len());
@@ -324,7 +332,11 @@ fn open(row: &EndpointRow, sealing_key: &SealingKey) -> Result<EndpointRoute, &'
         headers.append(name, value);
     }
     let identity = secrets.tls.take().map(Identity::new);
-    Ok(EndpointRoute { row: row.clone(), url, secrets, headers, identity })
+    let token = secrets.token.take().map(|source| {
+        let kept = previous.and_then(|route| route.token.as_ref()).filter(|slot| slot.is_of(&source));
+        kept.cloned().unwrap_or_else(|| TokenSlot::new(source))
+    });
+    Ok(EndpointRoute { row: row.clone(), url, secrets, headers, token, identity })
 }
 
 #[cfg(test)]

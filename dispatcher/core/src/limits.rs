@@ -305,10 +305,12 @@ pub const MAX_IN_FLIGHT_MAX: u32 = 256;
 
 // --- Access tokens ------------------------------------------------------------------------------
 
-/// Most endpoints whose access tokens one process keeps; beyond it the one that was not used for longest is forgotten.
-pub const TOKENS_MAX: usize = 10_000;
 /// How long a token endpoint may take to answer. Asking goes on when the exchange that wanted the token has given up.
 pub const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is kept of an exchange's deadline for the request itself when it waits for a token, as a divisor.
+pub const TOKEN_REQUEST_SHARE: u32 = 10;
+/// Fewest bytes at the end of an excerpt that are taken for the beginning of an access token that was cut.
+pub const TOKEN_PREFIX_BYTES_MIN: usize = 4;
 /// Longest access token, in bytes: a common bound of servers on the size of all headers.
 pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Longest error code of a token endpoint that is told, in bytes. Those of RFC 6749 have at most 22.

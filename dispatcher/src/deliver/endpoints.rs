@@ -123,6 +123,14 @@ impl Entered {
         effect
     }
 
+    /// It may not be made for a while; see [`State::put_off`].
+    pub(super) fn put_off(mut self, pause: Duration) -> Option<Effect> {
+        let pass = self.pass.take()?;
+        let effect = lock(&self.endpoint.state).put_off(&pass, now_unix_ms(), pause);
+        self.endpoint.left.notify_one();
+        effect
+    }
+
     /// The exchange ended; see [`State::leave`].
     pub(super) fn leave(mut self, exchange: &Exchange, row: &EndpointRow) -> Vec<Effect> {
         let pass = self.pass.take();

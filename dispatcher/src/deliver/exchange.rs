@@ -110,9 +110,14 @@ fn run(
             }
         };
         drop((event, memory));
-        let (request, token) = (route.request(headers, body), route.secrets.token.as_ref());
-        let exchange = match worker.tokens.exchange(&worker.client, route.row.id, token, request).await {
+        let request = route.request(headers, body);
+        let exchange = match worker.tokens.exchange(&worker.client, route.token.as_ref(), request).await {
             Ok(exchange) => exchange,
+            Err(NotMade::TokenPause(again_in)) => {
+                // Neither server was asked for anything: it waits behind the gate, without an attempt.
+                let effects = entered.put_off(again_in).into_iter().collect();
+                return Ended { effects, ..job.wait(Duration::ZERO) };
+            }
             Err(NotMade::Identity(error)) => {
                 let (endpoint, reason) = (route.row.id, error.reason.as_str());
                 tracing::warn!(%endpoint, reason, "the endpoint's TLS identity cannot be used; its deliveries wait");

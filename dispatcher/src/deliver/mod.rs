@@ -48,7 +48,7 @@ use crate::http::{Client, NotMade, Tokens};
 use crate::ledger::{Hold, Ledger, LedgerClock};
 use crate::metrics::{Counted, Metrics, Role};
 use crate::queue::{Acknowledge, Consumer, Item, Queue, Received, Work};
-use crate::snapshot::{Snapshot, SnapshotReceiver};
+use crate::snapshot::SnapshotReceiver;
 
 /// The delivering role of one process and one pool.
 pub struct Deliver {
@@ -233,7 +233,7 @@ impl Worker {
                     while let Some(received) = self.next(consumer.as_mut()).await {
                         pause = Duration::ZERO;
                         if snapshot.has_changed().unwrap_or_default() {
-                            self.evict(&snapshot.borrow_and_update());
+                            self.endpoints.evict(&snapshot.borrow_and_update().index);
                         }
                         self.receive(received);
                     }
@@ -246,13 +246,6 @@ impl Worker {
             pause = (pause * 2).clamp(CONSUME_RETRY_PAUSE_MIN, LEDGER_RETRY_PAUSE_MAX);
             tokio::select! { () = self.stopping.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
         }
-    }
-
-    /// Forgets what is known of endpoints that are no longer in the table, or not as they were.
-    fn evict(&self, snapshot: &Snapshot) {
-        self.endpoints.evict(&snapshot.index);
-        let token = |endpoint| snapshot.routes.get(&endpoint).and_then(|route| route.secrets.token.as_ref());
-        self.tokens.retain(|endpoint, source| token(endpoint) == Some(source));
     }
 
     /// The next message; `None` when there is a reason to stop or to consume anew.

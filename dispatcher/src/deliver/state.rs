@@ -136,6 +136,14 @@ impl State {
         self.quota().is_some().then(|| Effect::Gate(self.gate(now_ms, Duration::ZERO)))
     }
 
+    /// An exchange that was let go may not be made for a while: it is given back. Answers the gate to wait behind, unless
+    /// the endpoint has changed, and the reason to wait with it.
+    pub(super) fn put_off(&mut self, pass: &Pass, now_ms: u64, pause: Duration) -> Option<Effect> {
+        self.give_back(pass, now_ms);
+        let is_present = pass.epoch == self.epoch && !self.is_disabled;
+        is_present.then(|| Effect::Gate(self.gate(now_ms, pause)))
+    }
+
     /// An exchange ended. Answers what that means for the lane.
     pub(super) fn leave(&mut self, pass: &Pass, exchange: &Exchange, row: &EndpointRow, now_ms: u64) -> Vec<Effect> {
         self.window.leave(window_result(exchange.outcome));
@@ -332,6 +340,28 @@ mod tests {
         assert_eq!(state.breaker.state(), BreakerState::Closed);
         assert_eq!((state.window.in_flight(), state.window.limit()), (0, 1));
         assert_eq!((state.failing_since_ms, state.is_disabled), (None, false));
+    }
+
+    #[test]
+    fn what_is_put_off_costs_nothing_and_waits_behind_the_gate_of_its_revision_alone() {
+        let mut row = row();
+        let mut state = State::new(&row, BUDGET);
+        let pause = Duration::from_secs(40);
+        for second in 0..100 {
+            // Each finds the token of the pace that the one before gave back.
+            let pass = pass(&mut state, &row, NOW_MS + second);
+            let Some(Effect::Gate(gate)) = state.put_off(&pass, NOW_MS + second, pause) else { panic!("no gate") };
+            assert_eq!((gate.closed_for, gate.revision.as_str()), (pause, "1"));
+        }
+        assert_eq!((state.breaker.state(), state.failing_since_ms), (BreakerState::Closed, None));
+        assert_eq!((state.window.in_flight(), state.window.limit()), (0, 1));
+
+        row.policy.max_in_flight = 2;
+        let old = pass(&mut state, &row, NOW_MS + 100);
+        row.revision = "2".into();
+        let new = pass(&mut state, &row, NOW_MS + 100);
+        assert!(state.put_off(&old, NOW_MS + 100, pause).is_none(), "what has changed is not held up");
+        assert!(state.put_off(&new, NOW_MS + 100, pause).is_some());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::NotMade;
-use super::identity::{Fingerprint, Identity, OpenIdentity};
+use super::identity::{Fingerprint, Identity, IdentityErrorReason, IdentityPart, OpenIdentity};
 
 /// Names us to receivers.
 const USER_AGENT: &str = concat!("Harborhook/", env!("CARGO_PKG_VERSION"));
@@ -58,6 +58,20 @@ impl Factory {
             }
         }
         builder.build().map_err(reqwest::Error::without_url)
+    }
+
+    /// A client of an identity.
+    ///
+    /// # Errors
+    /// [`NotMade::Identity`] if there is none for this identity alone, [`NotMade::NoClient`] if there is none for nobody
+    /// either: then it is this machine that lacks something.
+    fn build_identified(&self, identity: OpenIdentity) -> Result<reqwest::Client, NotMade> {
+        let part = if identity.client.is_some() { IdentityPart::Chain } else { IdentityPart::Authorities };
+        self.build(Some(identity)).map_err(|error| {
+            tracing::debug!(%error, "a client of a TLS identity cannot be built");
+            let refused = NotMade::Identity(IdentityErrorReason::Refused.of(part));
+            self.build(None).map_or(NotMade::NoClient, |_| refused)
+        })
     }
 }
 
@@ -140,10 +154,7 @@ impl IdentityClients {
         let built = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let identity = identity.open().map_err(NotMade::Identity)?;
-            factory.build(Some(identity)).map_err(|error| {
-                tracing::debug!(%error, "a client of a TLS identity cannot be built");
-                NotMade::NoClient
-            })
+            factory.build_identified(identity)
         });
         built.await.map_err(|_| NotMade::NoClient)?
     }

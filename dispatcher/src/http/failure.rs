@@ -26,7 +26,7 @@ pub(super) enum Failure {
 }
 
 /// Why an exchange was not made, or broke off, that says nothing about the receiver: this machine lacks something, or
-/// the request was not one that can be made.
+/// the request is not one that can be made, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMade {
     /// No file descriptor is left, of this process or of the machine.
@@ -46,6 +46,9 @@ pub enum NotMade {
         "no client can be built for a TLS identity: are the system's root certificates installed (ca-certificates)?"
     )]
     NoClient,
+    /// The token endpoint gave no access token a moment ago, and is left alone for this time.
+    #[error("no access token could be had a moment ago; it is asked for again in {} s", .0.as_secs_f64().ceil())]
+    TokenPause(Duration),
     /// The certificates or the key of the TLS identity cannot be used.
     #[error("the TLS identity cannot be used: {0}")]
     Identity(#[source] IdentityError),
@@ -60,6 +63,7 @@ impl NotMade {
             Self::Ports => "ports",
             Self::NetworkDown => "network_down",
             Self::NoClient => "no_client",
+            Self::TokenPause(_) => "token_pause",
             Self::Identity(error) => error.reason.as_str(),
         }
     }

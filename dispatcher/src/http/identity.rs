@@ -89,6 +89,9 @@ pub enum IdentityErrorReason {
     /// The private key is not that of the first certificate.
     #[error("its private key does not belong to the first certificate of the chain: store both of one pair")]
     KeyMismatch,
+    /// Each part can be read, and TLS takes them for no identity all the same.
+    #[error("TLS cannot be set up with it: have it issued anew")]
+    Refused,
 }
 
 impl IdentityErrorReason {
@@ -106,6 +109,7 @@ impl IdentityErrorReason {
             Self::EncryptedKey => "encrypted_key",
             Self::UnsupportedKey => "unsupported_key",
             Self::KeyMismatch => "key_mismatch",
+            Self::Refused => "refused",
         }
     }
 }
@@ -267,7 +271,7 @@ fn sections(
 }
 
 impl IdentityErrorReason {
-    fn of(self, part: IdentityPart) -> IdentityError {
+    pub(super) fn of(self, part: IdentityPart) -> IdentityError {
         IdentityError { part, reason: self }
     }
 }

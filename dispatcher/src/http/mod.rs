@@ -31,7 +31,7 @@ use self::failure::{Failure, RefusedAddress};
 pub use self::identity::Identity;
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
-pub use self::token::Tokens;
+pub use self::token::{TokenSlot, Tokens};
 use crate::clock::now_unix_ms;
 
 /// The outbound client. Cheap to clone; clones share their connections.
@@ -127,18 +127,22 @@ impl Client {
     /// [`NotMade`] if this machine lacks what it takes, or the identity cannot be used: not the receiver's failure, and
     /// not an attempt.
     pub async fn exchange(&self, request: Request<'_>) -> Result<Exchange, NotMade> {
-        let started = Instant::now();
+        self.exchange_since(Instant::now(), request).await
+    }
+
+    /// An exchange that began earlier with something else: its deadline and its duration count from then.
+    async fn exchange_since(&self, started: Instant, request: Request<'_>) -> Result<Exchange, NotMade> {
         let deadline = request.deadline;
+        let time_left = || deadline.saturating_sub(started.elapsed());
         let client = match request.identity {
             None => self.anonymous.clone(),
             Some(identity) => {
-                let client = tokio::time::timeout(deadline, self.identified.of(identity)).await;
+                let client = tokio::time::timeout(time_left(), self.identified.of(identity)).await;
                 client.unwrap_or(Err(NotMade::NoClient))?
             }
         };
         let mut answer = Answer::default();
-        let time_left = deadline.saturating_sub(started.elapsed());
-        let ended = tokio::time::timeout(time_left, self.send(&client, request, &mut answer)).await;
+        let ended = tokio::time::timeout(time_left(), self.send(&client, request, &mut answer)).await;
         let failure = match ended {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure),

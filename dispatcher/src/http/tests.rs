@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::delivery::Outcome;
-use dispatcher_core::id::{EndpointId, TenantId};
 use dispatcher_core::table::{ClientAuthentication, TokenSource};
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -14,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Client, ClientConfig, Exchange, Lookup, NotMade, Request, ResolverConfig, Tokens};
+use super::{Client, ClientConfig, Exchange, Lookup, NotMade, Request, ResolverConfig, TokenSlot, Tokens};
 
 /// Answers every look-up with the same addresses.
 struct Answers(Vec<&'static str>);
@@ -94,13 +93,13 @@ async fn a_token_that_this_machine_cannot_ask_for_is_no_outcome_and_no_failure_o
         scopes: Vec::new(),
         audience: None,
     };
-    let endpoint = EndpointId::derive(TenantId::of_namespace_name("shop"), "e");
+    let slot = TokenSlot::new(source);
     let url = Url::parse("https://hooks.example.com/").unwrap();
     // Nothing is remembered: it is tried again at once.
     for _ in 0..2 {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
         let request = Request { url: &url, identity: None, headers, body, deadline: Duration::from_secs(20) };
-        assert_eq!(tokens.exchange(&client, endpoint, Some(&source), request).await, Err(NotMade::FileDescriptors));
+        assert_eq!(tokens.exchange(&client, Some(&slot), request).await, Err(NotMade::FileDescriptors));
     }
 }
 

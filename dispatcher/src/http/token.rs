@@ -8,16 +8,15 @@ mod answer;
 mod request;
 mod state;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dispatcher_core::delivery::Outcome;
-use dispatcher_core::id::EndpointId;
-use dispatcher_core::limits::TOKENS_MAX;
+use dispatcher_core::limits::{TOKEN_PREFIX_BYTES_MIN, TOKEN_REQUEST_SHARE};
+use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::TokenSource;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -30,44 +29,59 @@ use self::state::{Look, State, Token};
 use super::{Client, Exchange, NotMade, Request};
 use crate::clock::now_unix_ms;
 
-/// The access tokens of one process, one for each endpoint that has a source of them.
+/// Asks for access tokens.
+#[derive(Debug)]
 pub struct Tokens {
     client: Client,
     request_timeout: Duration,
-    slots_max: usize,
-    slots: Mutex<HashMap<EndpointId, Arc<Slot>>>,
 }
 
-impl fmt::Debug for Tokens {
+/// The access token of one endpoint, with the source that it is had from. Cheap to clone; clones share the token, and
+/// what is dropped forgets it.
+#[derive(Clone)]
+pub struct TokenSlot(Arc<Slot>);
+
+impl TokenSlot {
+    /// A source that was not asked yet.
+    pub fn new(source: TokenSource) -> Self {
+        Self(Arc::new(Slot { source, inner: Mutex::default() }))
+    }
+
+    /// Whether this is its source.
+    pub fn is_of(&self, source: &TokenSource) -> bool {
+        self.0.source == *source
+    }
+}
+
+impl fmt::Debug for TokenSlot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Tokens").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
+        formatter.write_str("TokenSlot([redacted])")
     }
 }
 
 impl Tokens {
     /// Tokens that this client asks for, each request for at most this long.
     pub fn new(client: Client, request_timeout: Duration) -> Self {
-        Self { client, request_timeout, slots_max: TOKENS_MAX, slots: Mutex::default() }
+        Self { client, request_timeout }
     }
 
-    /// Sends a request by `client`, with an access token of the source if the endpoint has one. The deadline of the
-    /// request includes the time for the token.
+    /// Sends a request by `client`, with an access token if the endpoint has a source of them. The deadline of the
+    /// request includes the time for the token, of which a part is left for the request itself.
     ///
     /// Without a token nothing is sent, and the outcome is [`Outcome::TokenFailed`]. A receiver that answers 401 makes
-    /// the token be forgotten, so that the next exchange asks for another.
+    /// the token be forgotten, so that the next exchange asks for another; after several in a row not at once.
     ///
     /// # Errors
-    /// [`NotMade`] if this machine lacks what it takes to ask for the token, or to send the request.
+    /// [`NotMade`] if this machine lacks what it takes to ask for the token, or to send the request, and
+    /// [`NotMade::TokenPause`] if none could be had a moment ago: then nobody was asked for anything.
     pub async fn exchange(
         &self,
         client: &Client,
-        endpoint: EndpointId,
-        source: Option<&TokenSource>,
+        slot: Option<&TokenSlot>,
         mut request: Request<'_>,
     ) -> Result<Exchange, NotMade> {
-        let Some(source) = source else { return client.exchange(request).await };
+        let Some(TokenSlot(slot)) = slot else { return client.exchange(request).await };
         let (started, deadline) = (Instant::now(), request.deadline);
-        let slot = self.slot(endpoint, source);
         let failed = |reason: String| Exchange {
             outcome: Outcome::TokenFailed,
             status_code: None,
@@ -75,61 +89,32 @@ impl Tokens {
             excerpt: format!("no access token: {reason}").into(),
             duration: started.elapsed(),
         };
-        let token = match tokio::time::timeout(deadline, slot.token(&self.client, self.request_timeout)).await {
+        // A receiver that gets no time to answer must not be blamed for it.
+        let patience = deadline.saturating_sub(deadline / TOKEN_REQUEST_SHARE);
+        let token = match tokio::time::timeout(patience, slot.token(&self.client, self.request_timeout)).await {
             Ok(Ok(token)) => token,
             Ok(Err(NoToken::NotMade(reason))) => return Err(reason),
             Ok(Err(NoToken::Failed(failure))) => return Ok(failed(failure.to_string())),
-            Ok(Err(NoToken::FailedBefore { failure, again_in })) => {
-                let seconds = again_in.as_secs_f64().ceil();
-                return Ok(failed(format!("{failure}; it is asked again in {seconds} s")));
-            }
             Err(_) => {
                 let seconds = deadline.as_secs_f64();
-                return Ok(failed(format!("the token endpoint did not answer within the {seconds} s of the exchange")));
+                return Ok(failed(format!(
+                    "the token endpoint did not answer soon enough to send anything within {seconds} s"
+                )));
             }
         };
         request.headers.insert(AUTHORIZATION, token.header.clone());
-        request.deadline = deadline.saturating_sub(started.elapsed());
-        let mut exchange = client.exchange(request).await?;
+        let mut exchange = client.exchange_since(started, request).await?;
         if exchange.status_code == Some(StatusCode::UNAUTHORIZED.as_u16()) {
             slot.refused(&token);
         }
         exchange.excerpt = without(exchange.excerpt, token.secret());
-        exchange.duration = started.elapsed();
         Ok(exchange)
-    }
-
-    /// Forgets the tokens of every endpoint for which `is_current` does not confirm the source.
-    pub fn retain(&self, is_current: impl Fn(EndpointId, &TokenSource) -> bool) {
-        lock(&self.slots).retain(|endpoint, slot| is_current(*endpoint, &slot.source));
-    }
-
-    /// The slot of an endpoint. Another source than before begins with nothing.
-    fn slot(&self, endpoint: EndpointId, source: &TokenSource) -> Arc<Slot> {
-        let now_ms = now_unix_ms();
-        let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.get(&endpoint).filter(|slot| slot.source == *source) {
-            slot.used_at_ms.store(now_ms, Ordering::Relaxed);
-            return Arc::clone(slot);
-        }
-        slots.remove(&endpoint);
-        if slots.len() >= self.slots_max {
-            let longest_unused = slots.iter().min_by_key(|(_, slot)| slot.used_at_ms.load(Ordering::Relaxed));
-            if let Some(endpoint) = longest_unused.map(|(endpoint, _)| *endpoint) {
-                slots.remove(&endpoint);
-            }
-        }
-        let used_at_ms = AtomicU64::new(now_ms);
-        let slot = Arc::new(Slot { source: source.clone(), used_at_ms, inner: Mutex::default() });
-        slots.insert(endpoint, Arc::clone(&slot));
-        slot
     }
 }
 
 /// One source and its token. Dropped by all who want the token, it gives up asking for it.
 struct Slot {
     source: TokenSource,
-    used_at_ms: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -150,9 +135,7 @@ struct Asked {
 enum NoToken {
     /// The token endpoint gave none.
     Failed(Arc<TokenFailure>),
-    /// It gave none a moment ago, and was not asked again.
-    FailedBefore { failure: Arc<TokenFailure>, again_in: Duration },
-    /// It could not be asked for want of something here.
+    /// It could not be asked for want of something here, or was not asked again so soon.
     NotMade(NotMade),
 }
 
@@ -176,7 +159,7 @@ impl Slot {
                     asked.get_or_insert_with(ask);
                     return Ok(token);
                 }
-                Look::Failed { failure, again_in } => return Err(NoToken::FailedBefore { failure, again_in }),
+                Look::Pause(again_in) => return Err(NoToken::NotMade(NotMade::TokenPause(again_in))),
                 Look::Ask => asked.get_or_insert_with(ask).answer.clone(),
             }
         };
@@ -220,9 +203,8 @@ impl Slot {
             Ok(grant) => Ok(state.granted(grant, asked_at_ms)),
             Err(failure) => {
                 tracing::debug!(%failure, "no access token could be had");
-                let failure = Arc::new(failure);
-                state.failed(Arc::clone(&failure), retry_after, now_unix_ms());
-                Err(NoToken::Failed(failure))
+                state.failed(retry_after, now_unix_ms());
+                Err(NoToken::Failed(Arc::new(failure)))
             }
         }
     }
@@ -233,16 +215,29 @@ impl Slot {
     }
 }
 
-/// An answer that repeats the token it was sent, with stars in its place.
+/// An answer that repeats the token it was sent, with stars in its place: as it is, or escaped in JSON (RFC 8259, 7; some
+/// escape the slash too).
 fn without(excerpt: Bytes, secret: &[u8]) -> Bytes {
+    let plain = Redacted::new(String::from_utf8_lossy(secret).into_owned());
+    let escaped = Redacted::new(plain.expose().replace('\\', r"\\").replace('"', r#"\""#));
+    let fully_escaped = Redacted::new(escaped.expose().replace('/', r"\/"));
+    let forms = [plain, escaped, fully_escaped];
+    forms.iter().fold(excerpt, |excerpt, form| starred(excerpt, form.expose().as_bytes()))
+}
+
+/// Stars in every place of the secret, and in that of its beginning where the answer was cut amid it.
+fn starred(excerpt: Bytes, secret: &[u8]) -> Bytes {
+    let end = excerpt.len();
     let is_at = |at: &usize| excerpt[*at..].starts_with(secret);
-    let places: Vec<usize> = (0..excerpt.len()).filter(is_at).collect();
+    let mut places: Vec<Range<usize>> = (0..end).filter(is_at).map(|at| at..at + secret.len()).collect();
+    let cut_length = (TOKEN_PREFIX_BYTES_MIN..secret.len()).rev().find(|length| excerpt.ends_with(&secret[..*length]));
+    places.extend(cut_length.map(|length| end - length..end));
     if places.is_empty() {
         return excerpt;
     }
     let mut starred = BytesMut::from(&*excerpt);
     for place in places {
-        starred[place..place + secret.len()].fill(b'*');
+        starred[place].fill(b'*');
     }
     starred.freeze()
 }
@@ -254,61 +249,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use dispatcher_core::address::AddressPolicy;
-    use dispatcher_core::id::TenantId;
     use dispatcher_core::table::ClientAuthentication;
 
     use super::*;
-    use crate::http::{ClientConfig, ResolverConfig};
-
-    fn source(secret: &str) -> TokenSource {
-        TokenSource {
-            url: "https://login.example.com/token".to_owned().into(),
-            client_id: "hooks".to_owned().into(),
-            client_secret: secret.to_owned().into(),
-            authentication: ClientAuthentication::Basic,
-            scopes: Vec::new(),
-            audience: None,
-        }
-    }
-
-    fn tokens(slots_max: usize) -> Tokens {
-        let (address_policy, resolver) = (AddressPolicy::public_https(), ResolverConfig::default());
-        let client = Client::new(ClientConfig { address_policy, resolver }).unwrap();
-        Tokens { slots_max, ..Tokens::new(client, Duration::from_secs(1)) }
-    }
-
-    fn endpoint(name: &str) -> EndpointId {
-        EndpointId::derive(TenantId::of_namespace_name("shop"), name)
-    }
-
-    #[test]
-    fn another_source_begins_with_nothing_and_the_old_one_is_forgotten() {
-        let tokens = tokens(10);
-        let first = tokens.slot(endpoint("a"), &source("one"));
-        assert!(Arc::ptr_eq(&first, &tokens.slot(endpoint("a"), &source("one"))));
-        assert!(!Arc::ptr_eq(&first, &tokens.slot(endpoint("b"), &source("one"))), "endpoints share no token");
-        let rotated = tokens.slot(endpoint("a"), &source("two"));
-        assert!(!Arc::ptr_eq(&first, &rotated));
-        assert_eq!(Arc::strong_count(&first), 1, "nobody else has it");
-        tokens.retain(|id, current| id == endpoint("b") && *current == source("one"));
-        assert_eq!(lock(&tokens.slots).keys().collect::<Vec<_>>(), [&endpoint("b")]);
-        tokens.retain(|_, current| *current == source("two"));
-        assert!(lock(&tokens.slots).is_empty());
-    }
-
-    #[test]
-    fn the_token_that_was_not_used_for_longest_makes_room() {
-        let tokens = tokens(2);
-        for (name, used_at_ms) in [("a", 2), ("b", 1)] {
-            tokens.slot(endpoint(name), &source("one")).used_at_ms.store(used_at_ms, Ordering::Relaxed);
-        }
-        tokens.slot(endpoint("a"), &source("two")).used_at_ms.store(3, Ordering::Relaxed);
-        assert_eq!(lock(&tokens.slots).len(), 2, "a source that replaces one needs no room");
-        tokens.slot(endpoint("c"), &source("one"));
-        let slots = lock(&tokens.slots);
-        assert!(slots.len() == 2 && !slots.contains_key(&endpoint("b")), "{:?}", slots.keys());
-    }
 
     #[test]
     fn an_answer_does_not_repeat_the_token() {
@@ -324,10 +267,40 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_cut_amid_the_token_does_not_repeat_its_beginning() {
+        for (answer, expected) in [
+            ("Bearer hunter", "Bearer ******"),
+            ("Bearer hunter2 hunt", "Bearer ******* ****"),
+            ("Bearer hun", "Bearer hun"),
+            ("hunt Bearer", "hunt Bearer"),
+        ] {
+            assert_eq!(without(Bytes::from_static(answer.as_bytes()), b"hunter2"), expected.as_bytes(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_answer_does_not_repeat_the_token_escaped() {
+        for (answer, expected) in [
+            (r#"a"b\c/d"#, "*******"),
+            (r#"{"seen":"a\"b\\c/d"}"#, r#"{"seen":"*********"}"#),
+            (r#"{"seen":"a\"b\\c\/d"}"#, r#"{"seen":"**********"}"#),
+            (r#"{"seen":"a\"b\\c\"#, r#"{"seen":"********"#),
+        ] {
+            assert_eq!(without(Bytes::from_static(answer.as_bytes()), br#"a"b\c/d"#), expected.as_bytes(), "{answer}");
+        }
+    }
+
+    #[test]
     fn nothing_of_a_source_is_printed() {
-        let tokens = tokens(2);
-        tokens.slot(endpoint("a"), &source("hunter2"));
-        assert_eq!(format!("{tokens:?}"), "Tokens { slots: 1, .. }");
-        assert!(!format!("{:?}", TokenRequest::new(&source("hunter2"))).contains("hunter2"));
+        let source = TokenSource {
+            url: "https://login.example.com/token".to_owned().into(),
+            client_id: "hooks".to_owned().into(),
+            client_secret: "hunter2".to_owned().into(),
+            authentication: ClientAuthentication::Basic,
+            scopes: Vec::new(),
+            audience: None,
+        };
+        assert!(!format!("{:?}", TokenRequest::new(&source)).contains("hunter2"));
+        assert_eq!(format!("{:?}", TokenSlot::new(source)), "TokenSlot([redacted])");
     }
 }

@@ -2,7 +2,6 @@
 //! the Unix epoch.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher_core::limits::{
@@ -10,13 +9,14 @@ use dispatcher_core::limits::{
 };
 use http::HeaderValue;
 
-use super::answer::{BEARER, Grant, TokenFailure};
+use super::answer::{BEARER, Grant};
 
-/// The token that a source gave last, and its last failure.
+/// The token that a source gave last, and when it may be asked again.
 #[derive(Debug, Default)]
 pub(super) struct State {
     kept: Option<Kept>,
-    failure: Option<Failure>,
+    /// After a failure: when it is not asked. A clock that was set back ends that too.
+    pause: Range<u64>,
     /// Failures since the last token.
     failures: u32,
     /// Tokens in a row that were refused soon after they had been given.
@@ -48,13 +48,6 @@ struct Kept {
     next_from_ms: u64,
 }
 
-#[derive(Debug)]
-struct Failure {
-    failure: Arc<TokenFailure>,
-    /// When it is remembered instead of asking. A clock that was set back ends that too.
-    remembered: Range<u64>,
-}
-
 /// What to do for somebody who wants the token.
 #[derive(Debug)]
 pub(super) enum Look {
@@ -64,22 +57,19 @@ pub(super) enum Look {
     UseAndAsk(Token),
     /// There is none.
     Ask,
-    /// There is none, and it was asked for a moment ago.
-    Failed { failure: Arc<TokenFailure>, again_in: Duration },
+    /// There is none, and none could be had a moment ago: it may be asked for after this time.
+    Pause(Duration),
 }
 
 impl State {
     /// What to do now.
     pub(super) fn look(&self, now_ms: u64) -> Look {
-        let failure = self.failure.as_ref().filter(|failure| failure.remembered.contains(&now_ms));
-        match (self.kept.as_ref().filter(|kept| kept.used.contains(&now_ms)), failure) {
-            (Some(kept), None) if now_ms >= kept.next_from_ms => Look::UseAndAsk(kept.token.clone()),
-            (Some(kept), _) => Look::Use(kept.token.clone()),
-            (None, None) => Look::Ask,
-            (None, Some(Failure { failure, remembered })) => {
-                let again_in = Duration::from_millis(remembered.end - now_ms);
-                Look::Failed { failure: Arc::clone(failure), again_in }
-            }
+        let is_paused = self.pause.contains(&now_ms);
+        match self.kept.as_ref().filter(|kept| kept.used.contains(&now_ms)) {
+            Some(kept) if now_ms >= kept.next_from_ms && !is_paused => Look::UseAndAsk(kept.token.clone()),
+            Some(kept) => Look::Use(kept.token.clone()),
+            None if is_paused => Look::Pause(Duration::from_millis(self.pause.end - now_ms)),
+            None => Look::Ask,
         }
     }
 
@@ -95,16 +85,16 @@ impl State {
             used: asked_at_ms..after(asked_at_ms, used_for),
             next_from_ms: after(asked_at_ms, next_after),
         });
-        self.failure = None;
+        self.pause = 0..0;
         self.failures = 0;
         token
     }
 
     /// None was given. A token that can still be used is kept.
-    pub(super) fn failed(&mut self, failure: Arc<TokenFailure>, retry_after: Option<Duration>, now_ms: u64) {
+    pub(super) fn failed(&mut self, retry_after: Option<Duration>, now_ms: u64) {
         self.failures = self.failures.saturating_add(1);
         let pause = pause(self.failures).max(retry_after.unwrap_or_default()).min(TOKEN_RETRY_PAUSE_MAX);
-        self.failure = Some(Failure { failure, remembered: now_ms..after(now_ms, pause) });
+        self.pause = now_ms..after(now_ms, pause);
     }
 
     /// The receiver refused a token. It is asked for anew at the next use; if the one before was refused soon as well,
@@ -145,17 +135,13 @@ mod tests {
         Grant { header, lifetime: Duration::from_secs(lifetime_seconds) }
     }
 
-    fn failure() -> Arc<TokenFailure> {
-        Arc::new(TokenFailure::Refused { status: 503, code: None })
-    }
-
-    /// One letter for what to do: used, used and asked, asked, failed.
+    /// One letter for what to do: used, used and asked, asked, paused.
     fn look(state: &State, at_seconds: u64) -> char {
         match state.look(NOW + at_seconds * 1_000) {
             Look::Use(_) => 'u',
             Look::UseAndAsk(_) => 'n',
             Look::Ask => 'a',
-            Look::Failed { .. } => 'f',
+            Look::Pause(_) => 'p',
         }
     }
 
@@ -182,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_remembered_for_a_pause_that_grows_to_its_bound_and_ends_with_a_token() {
+    fn a_failure_is_followed_by_a_pause_that_grows_to_its_bound_and_ends_with_a_token() {
         let mut state = State::default();
         let mut at = 0;
         for expected in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
             assert_eq!(look(&state, at), 'a');
-            state.failed(failure(), None, NOW + at * 1_000);
-            let Look::Failed { again_in, .. } = state.look(NOW + at * 1_000 + 1) else { panic!("it has failed") };
+            state.failed(None, NOW + at * 1_000);
+            let Look::Pause(again_in) = state.look(NOW + at * 1_000 + 1) else { panic!("it has failed") };
             assert_eq!(again_in, Duration::from_millis(expected * 1_000 - 1));
             assert_eq!(look(&state, at + expected), 'a');
             at += expected;
@@ -196,16 +182,16 @@ mod tests {
         assert!(matches!(state.look(NOW), Look::Ask), "a clock that was set back");
         state.granted(grant(3_600), NOW + at * 1_000);
         assert_eq!(look(&state, at), 'u');
-        state.failed(failure(), None, NOW + (at + 3_590) * 1_000);
-        assert_eq!((look(&state, at + 3_590), look(&state, at + 3_591)), ('f', 'a'), "the pauses begin anew");
+        state.failed(None, NOW + (at + 3_590) * 1_000);
+        assert_eq!((look(&state, at + 3_590), look(&state, at + 3_591)), ('p', 'a'), "the pauses begin anew");
     }
 
     #[test]
     fn retry_after_lengthens_the_pause_up_to_its_bound() {
         for (asked, seconds) in [(0, 1), (7, 7), (9_999, 60)] {
             let mut state = State::default();
-            state.failed(failure(), Some(Duration::from_secs(asked)), NOW);
-            assert_eq!((look(&state, seconds - 1), look(&state, seconds)), ('f', 'a'), "{asked}");
+            state.failed(Some(Duration::from_secs(asked)), NOW);
+            assert_eq!((look(&state, seconds - 1), look(&state, seconds)), ('p', 'a'), "{asked}");
         }
     }
 
@@ -214,10 +200,10 @@ mod tests {
         let mut state = State::default();
         state.granted(grant(600), NOW);
         assert_eq!(look(&state, 530), 'n');
-        state.failed(failure(), None, NOW + 530_000);
+        state.failed(None, NOW + 530_000);
         assert_eq!((look(&state, 530), look(&state, 531)), ('u', 'n'));
-        state.failed(failure(), Some(Duration::from_mins(1)), NOW + 580_000);
-        assert_eq!((look(&state, 589), look(&state, 590), look(&state, 640)), ('u', 'f', 'a'));
+        state.failed(Some(Duration::from_mins(1)), NOW + 580_000);
+        assert_eq!((look(&state, 589), look(&state, 590), look(&state, 640)), ('u', 'p', 'a'));
     }
 
     #[test]
@@ -250,13 +236,13 @@ mod tests {
                 now_ms += passed_ms;
                 match (state.look(now_ms), step) {
                     (Look::Use(token) | Look::UseAndAsk(token), _) => state.refused(&token, now_ms),
-                    (Look::Failed { .. }, _) => {}
+                    (Look::Pause(_), _) => {}
                     (Look::Ask, step) => {
                         asked_at_ms.push(now_ms);
                         if step == 0 {
                             state.granted(grant(3_600), now_ms);
                         } else {
-                            state.failed(failure(), None, now_ms);
+                            state.failed(None, now_ms);
                         }
                     }
                 }

@@ -5,17 +5,17 @@ mod server;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dispatcher::http::{Client, ClientConfig, Exchange, Request, ResolverConfig, Tokens};
+use dispatcher::http::{Client, ClientConfig, Exchange, NotMade, Request, ResolverConfig, TokenSlot, Tokens};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::delivery::{DeliveryState, EndReason, Outcome};
 use dispatcher_core::limits::{LEASE, TOKEN_REQUEST_TIMEOUT};
-use dispatcher_core::table::{BreakerPolicy, DeliveryPolicy, EndpointRow, TokenSource};
+use dispatcher_core::table::{BreakerPolicy, DeliveryPolicy, EndpointRow, Row, TableChange, TokenSource};
 use futures::future::join_all;
 use http::HeaderMap;
 use url::Url;
 
 use self::server::{Behaviour, SECRET, TokenServer};
-use super::harness::{Process, Receiver, config, endpoint, endpoint_id, eventually, policy, sealing_key, tenant};
+use super::harness::{Process, Receiver, config, endpoint, eventually, policy, sealing_key, tenant};
 
 const GRANT: Behaviour = Behaviour::Grant { expires_in: 3_600 };
 
@@ -45,12 +45,16 @@ impl Sender {
         Self { tokens: Tokens::new(client.clone(), request_timeout), client }
     }
 
-    async fn post(&self, url: &str, source: &TokenSource, deadline: Duration) -> Exchange {
+    async fn post(&self, url: &str, slot: &TokenSlot, deadline: Duration) -> Exchange {
+        self.try_to_post(url, slot, deadline).await.unwrap()
+    }
+
+    async fn try_to_post(&self, url: &str, slot: &TokenSlot, deadline: Duration) -> Result<Exchange, NotMade> {
         let url = Url::parse(url).unwrap();
         let request =
             Request { url: &url, identity: None, headers: HeaderMap::new(), body: Bytes::from_static(b"{}"), deadline };
-        let exchange = self.tokens.exchange(&self.client, endpoint_id("one"), Some(source), request);
-        tokio::time::timeout(Duration::from_mins(1), exchange).await.expect("an exchange ends").unwrap()
+        let exchange = self.tokens.exchange(&self.client, Some(slot), request);
+        tokio::time::timeout(Duration::from_mins(1), exchange).await.expect("an exchange ends")
     }
 }
 
@@ -128,19 +132,26 @@ async fn without_a_token_nothing_is_sent_and_the_right_secret_heals_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_secret_is_used_at_once_and_the_old_token_no_more() {
+async fn a_token_outlives_a_change_of_its_endpoint_and_not_one_of_its_source() {
     let (server, receiver) = (TokenServer::start(GRANT).await, Receiver::start(200).await);
-    let sender = Sender::new(TOKEN_REQUEST_TIMEOUT);
-    let mut source = server.source(SECRET);
-    for _ in 0..2 {
-        assert_eq!(sender.post(&receiver.url, &source, LEASE).await.outcome, Outcome::Delivered);
+    let rotated = TokenSource { scopes: vec!["hooks.read".to_owned()], ..server.source(SECRET) };
+    let row = |revision: &str, max_in_flight, source: &TokenSource| {
+        let policy = DeliveryPolicy { max_in_flight, ..policy() };
+        EndpointRow { revision: revision.into(), ..with_token("one", &receiver.url, policy, source.clone()) }
+    };
+    let process = Process::start(vec![row("1", 1, &server.source(SECRET))], config()).await;
+    for (changed, token) in [
+        (row("1", 1, &server.source(SECRET)), "Bearer token-1"),
+        (row("2", 2, &server.source(SECRET)), "Bearer token-1"),
+        (row("3", 2, &rotated), "Bearer token-2"),
+        (row("4", 3, &rotated), "Bearer token-2"),
+    ] {
+        process.change_table(TableChange { put: vec![Row::Endpoint(Box::new(changed))], drop: Vec::new() }).await;
+        process.publish(&["one"], LEASE).await;
+        process.finished().await;
+        assert_eq!(authorizations(&receiver).last().map(String::as_str), Some(token));
     }
-    source.scopes = vec!["hooks.read".to_owned()];
-    assert_eq!(sender.post(&receiver.url, &source, LEASE).await.outcome, Outcome::Delivered);
-    assert_eq!(authorizations(&receiver), ["Bearer token-1", "Bearer token-1", "Bearer token-2"]);
-    source.client_secret = "wrong-battery".to_owned().into();
-    assert_eq!(sender.post(&receiver.url, &source, LEASE).await.outcome, Outcome::TokenFailed);
-    assert_eq!(receiver.count(), 3);
+    assert_eq!((server.count(), receiver.count()), (2, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,18 +166,67 @@ async fn failures_to_get_a_token_open_the_circuit() {
     }
     eventually("the gate is closed", || async {
         let facts = process.ledger.endpoint_facts(tenant(), Duration::from_mins(1)).await.unwrap();
-        facts.iter().any(|facts| facts.gate_closed_for.is_some())
+        // The pauses of the token endpoint are shorter than that of the circuit.
+        facts.iter().any(|facts| facts.gate_closed_for.is_some_and(|closed_for| closed_for > Duration::from_secs(30)))
     })
     .await;
     assert_eq!(receiver.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_token_endpoint_is_left_alone_what_waits_costs_no_attempt() {
+    let head = Some(("retry-after", "60".to_owned()));
+    let server = TokenServer::start(Behaviour::Answer { status: 503, head, body: String::new() }).await;
+    let receiver = Receiver::start(200).await;
+    let mut once = policy();
+    once.retry.max_attempts = 2;
+    once.circuit_breaker = BreakerPolicy { min_attempts: 2, initial_pause_seconds: 300, ..BreakerPolicy::default() };
+    let process =
+        Process::start(vec![with_token("one", &receiver.url, once.clone(), server.source(SECRET))], config()).await;
+    let first = process.publish(&["one"], LEASE).await;
+    eventually("it has failed", || async { process.attempts(first, "one").await.len() == 1 }).await;
+    let second = process.publish(&["one"], LEASE).await;
+    eventually("both wait behind the gate", || async {
+        let facts = process.ledger.endpoint_facts(tenant(), Duration::from_mins(1)).await.unwrap();
+        let is_closed = |pause: Duration| (31..=60).contains(&pause.as_secs());
+        process.pending("one").await == 2 && facts.iter().any(|facts| facts.gate_closed_for.is_some_and(is_closed))
+    })
+    .await;
+    let third = process.publish(&["one"], LEASE).await;
+    eventually("it waits too", || async { process.pending("one").await == 3 }).await;
+    for (event, attempts) in [(first, 1), (second, 0), (third, 0)] {
+        assert_eq!(process.delivery(event, "one").await.attempts, attempts);
+    }
+    assert_eq!((server.count(), receiver.count()), (1, 0));
+
+    // Another source need not wait for the old one.
+    server.behave(GRANT);
+    let source = TokenSource { scopes: Vec::new(), ..server.source(SECRET) };
+    let healed = EndpointRow { revision: "2".into(), ..with_token("one", &receiver.url, once, source) };
+    process.put(vec![healed]).await;
+    process.finished().await;
+    for (event, attempts) in [(first, 2), (second, 1), (third, 1)] {
+        let delivery = process.delivery(event, "one").await;
+        assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, attempts));
+    }
+    process.assert_balanced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_does_not_answer_is_told_of_with_the_whole_deadline() {
+    let (server, receiver) = (TokenServer::start(GRANT).await, Receiver::start(0).await);
+    let (sender, slot) = (Sender::new(TOKEN_REQUEST_TIMEOUT), TokenSlot::new(server.source(SECRET)));
+    let exchange = sender.post(&receiver.url, &slot, Duration::from_millis(2_500)).await;
+    assert_eq!(exchange.outcome, Outcome::Timeout);
+    assert_eq!(text(&exchange), "the exchange did not end within 2.5 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_expires_is_replaced() {
     let (server, receiver) = (TokenServer::start(Behaviour::Grant { expires_in: 1 }).await, Receiver::start(200).await);
-    let (sender, source) = (Sender::new(TOKEN_REQUEST_TIMEOUT), server.source(SECRET));
+    let (sender, slot) = (Sender::new(TOKEN_REQUEST_TIMEOUT), TokenSlot::new(server.source(SECRET)));
     eventually("another token is used", || async {
-        assert_eq!(sender.post(&receiver.url, &source, LEASE).await.outcome, Outcome::Delivered);
+        assert_eq!(sender.post(&receiver.url, &slot, LEASE).await.outcome, Outcome::Delivered);
         authorizations(&receiver).iter().any(|value| value == "Bearer token-2")
     })
     .await;
@@ -175,12 +235,12 @@ async fn a_token_that_expires_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_wait_for_one_request_which_goes_on_when_a_deadline_passes() {
     let (server, receiver) = (TokenServer::start(Behaviour::Hang).await, Receiver::start(200).await);
-    let (sender, source) = (Sender::new(Duration::from_mins(1)), server.source(SECRET));
-    let impatient = sender.post(&receiver.url, &source, Duration::from_millis(50)).await;
+    let (sender, slot) = (Sender::new(Duration::from_mins(1)), TokenSlot::new(server.source(SECRET)));
+    let impatient = sender.post(&receiver.url, &slot, Duration::from_millis(50)).await;
     assert_eq!(impatient.outcome, Outcome::TokenFailed);
-    let said = "no access token: the token endpoint did not answer within the 0.05 s of the exchange";
+    let said = "no access token: the token endpoint did not answer soon enough to send anything within 0.05 s";
     assert_eq!(text(&impatient), said);
-    let waiting = join_all((0..20).map(|_| sender.post(&receiver.url, &source, Duration::from_secs(30))));
+    let waiting = join_all((0..20).map(|_| sender.post(&receiver.url, &slot, Duration::from_secs(30))));
     let answering = async {
         eventually("it is asked", || async { server.count() > 0 }).await;
         server.behave(GRANT);
@@ -191,18 +251,16 @@ async fn all_wait_for_one_request_which_goes_on_when_a_deadline_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_remembered_instead_of_asking_again() {
+async fn after_a_failure_the_token_endpoint_is_left_alone_for_a_while() {
     let answer = |head| Behaviour::Answer { status: 503, head, body: String::new() };
     let server = TokenServer::start(answer(Some(("retry-after", "60".to_owned())))).await;
     let receiver = Receiver::start(200).await;
-    let (sender, source) = (Sender::new(TOKEN_REQUEST_TIMEOUT), server.source(SECRET));
-    let first = sender.post(&receiver.url, &source, LEASE).await;
+    let (sender, slot) = (Sender::new(TOKEN_REQUEST_TIMEOUT), TokenSlot::new(server.source(SECRET)));
+    let first = sender.post(&receiver.url, &slot, LEASE).await;
     assert_eq!(text(&first), "no access token: the token endpoint answered 503");
     assert_eq!((first.status_code, first.retry_after), (None, None), "the receiver said nothing");
-    let second = sender.post(&receiver.url, &source, LEASE).await;
-    let again = text(&second);
-    let (said, again_in) = again.rsplit_once("; it is asked again in ").unwrap();
-    assert!(said == text(&first) && again_in.ends_with(" s"), "{again}");
+    let second = sender.try_to_post(&receiver.url, &slot, LEASE).await;
+    assert!(matches!(second, Err(NotMade::TokenPause(again_in)) if again_in.as_secs() <= 60), "{second:?}");
     assert_eq!((server.count(), receiver.count()), (1, 0));
 }
 
@@ -233,7 +291,8 @@ async fn a_hostile_token_endpoint_ends_as_a_failure_that_repeats_nothing() {
     ] {
         let server = TokenServer::start(behaviour.clone()).await;
         let sender = Sender::new(Duration::from_millis(500));
-        let exchange = sender.post(&receiver.url, &server.source(SECRET), Duration::from_secs(30)).await;
+        let exchange =
+            sender.post(&receiver.url, &TokenSlot::new(server.source(SECRET)), Duration::from_secs(30)).await;
         assert_eq!(exchange.outcome, Outcome::TokenFailed, "{behaviour:?}");
         assert_eq!(text(&exchange), format!("no access token: {said}"), "{behaviour:?}");
     }
@@ -251,7 +310,7 @@ async fn a_token_endpoint_is_held_to_the_address_policy() {
     ] {
         let source = TokenSource { url: url.to_owned().into(), ..server.source(SECRET) };
         let sender = Sender::new(TOKEN_REQUEST_TIMEOUT);
-        let exchange = sender.post(&receiver.url, &source, LEASE).await;
+        let exchange = sender.post(&receiver.url, &TokenSlot::new(source), LEASE).await;
         assert_eq!(exchange.outcome, Outcome::TokenFailed, "{url}");
         let excerpt = text(&exchange);
         assert!(excerpt.contains(said) && !excerpt.contains("hunter2") && !excerpt.contains("10.0.0.1"), "{excerpt}");
