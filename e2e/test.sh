@@ -28,10 +28,12 @@ fi
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- --deny warnings
 cargo test --workspace --locked --no-run
-# The binary that was just built: `cargo run` would build it once more with other features.
+# The binaries that were just built: cargo would build them once more with other features.
+HARBORHOOK_BINARIES="$(realpath "${CARGO_TARGET_DIR:-target}")/debug"
+export HARBORHOOK_BINARIES
 report="$(mktemp)"
 trap 'rm -f "$report"' EXIT
-"${CARGO_TARGET_DIR:-target}/debug/testbed" run cargo test --workspace --locked 2>&1 | tee "$report"
+"$HARBORHOOK_BINARIES/testbed" run cargo test --workspace --locked 2>&1 | tee "$report"
 # One closing line for all test binaries.
 awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
      END { print passed " passed, " failed " failed, " ignored " skipped" }' "$report"
