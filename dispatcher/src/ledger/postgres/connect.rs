@@ -1,6 +1,6 @@
 //! Connections: what the URL may say, what every connection is set to, and what is checked of the server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dispatcher_core::limits::{
     LEDGER_ACQUIRE_TIMEOUT, LEDGER_ANSWER_TIMEOUT, LEDGER_IDLE_IN_TRANSACTION_TIMEOUT, LEDGER_POOL_CONNECTIONS_MAX,
@@ -145,11 +145,11 @@ async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(
         return Err(LedgerError::Unavailable("the server takes no writes: it is a standby, or read-only".to_owned()));
     }
     migrate::check(&mut connection).await?;
-    let asked_ms = clock.wall_unix_ms();
+    let asked = Instant::now();
     let ledger_ms: i64 = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8")
         .fetch_one(&mut connection)
         .await?;
-    clock.compare(asked_ms, count(ledger_ms)?);
+    clock.compare(asked, Instant::now(), count(ledger_ms)?);
     connection.close().await?;
     Ok(())
 }

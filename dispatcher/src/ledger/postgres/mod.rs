@@ -26,7 +26,7 @@ mod statistics;
 mod take;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
@@ -207,10 +207,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
-        let asked_ms = self.clock.wall_unix_ms();
+        let asked = Instant::now();
         let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.pool, &heartbeat)).await?;
         self.holder.beats(heartbeat.instance);
-        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.compare(asked_ms, ledger_unix_ms) })
+        self.clock.compare(asked, Instant::now(), ledger_unix_ms);
+        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.offset_ms() })
     }
 
     async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
