@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dispatcher_core::limits::CLOCK_OFFSET_MAX;
 
@@ -73,6 +73,8 @@ impl LedgerClock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const HOUR_MS: u64 = 3_600_000;

@@ -25,7 +25,8 @@ pub struct PostgresConfig {
     /// (`options[search_path]=NAME` for a schema of its own), `target_session_attrs` (`read-write`, which is always
     /// demanded).
     pub url: Redacted<String>,
-    /// Most connections of this process.
+    /// Most connections of this process. One of them is kept for heartbeats, and [`super::PostgresLedger::watch_table`]
+    /// takes another; at least two are opened.
     pub pool_connections_max: u32,
     /// How long a statement may take before the server cancels it.
     pub statement_timeout: Duration,
@@ -110,33 +111,45 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Ledge
     ]))
 }
 
+/// The connections of a process.
+pub(super) struct Pools {
+    /// For everything but heartbeats.
+    pub(super) work: PgPool,
+    /// One for heartbeats alone: a process whose other connections are all busy is alive, and must not wait for one until
+    /// the others call it dead and do its work again.
+    pub(super) beats: PgPool,
+}
+
 /// Checks the server and its schema over one connection, which tells an error plainly, and compares the clocks; then
-/// opens the pool.
+/// opens the pools.
 pub(super) async fn open(
     config: &PostgresConfig,
     clock: &LedgerClock,
     patience: Patience,
-) -> Result<PgPool, LedgerError> {
+) -> Result<Pools, LedgerError> {
     let options = options(config)?;
     match tokio::time::timeout(config.acquire_timeout, first_look(&options, clock)).await {
         Ok(looked) => looked?,
         Err(_) => return Err(LedgerError::Unavailable("the server does not answer".to_owned())),
     }
-    Ok(PgPoolOptions::new()
-        .max_connections(config.pool_connections_max)
-        .acquire_timeout(config.acquire_timeout)
-        .test_before_acquire(false)
-        .after_release(move |connection, _| Box::pin(patience.check(connection)))
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                if takes_writes(connection).await? {
-                    return Ok(());
-                }
-                // After a failover the name may still lead to the old server; the pool tries again.
-                Err(sqlx::Error::Protocol("the server takes no writes".to_owned()))
+    let pool = |connections_max| {
+        PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(config.acquire_timeout)
+            .test_before_acquire(false)
+            .after_release(move |connection, _| Box::pin(patience.check(connection)))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    if takes_writes(connection).await? {
+                        return Ok(());
+                    }
+                    // After a failover the name may still lead to the old server; the pool tries again.
+                    Err(sqlx::Error::Protocol("the server takes no writes".to_owned()))
+                })
             })
-        })
-        .connect_lazy_with(options))
+            .connect_lazy_with(options.clone())
+    };
+    Ok(Pools { work: pool(config.pool_connections_max.saturating_sub(1).max(1)), beats: pool(1) })
 }
 
 async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(), LedgerError> {

@@ -39,7 +39,7 @@ use self::claim::OutboxBounds;
 pub use self::connect::PostgresConfig;
 pub(super) use self::error::classify;
 use self::patience::Patience;
-use self::statistics::Statistics;
+use self::statistics::{Counted, Statistics};
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
@@ -49,6 +49,7 @@ use super::{
 /// A ledger in a PostgreSQL database.
 pub struct PostgresLedger {
     pool: PgPool,
+    beats: PgPool,
     statistics: Statistics,
     outbox_bounds: OutboxBounds,
     clock: LedgerClock,
@@ -67,9 +68,10 @@ impl PostgresLedger {
     pub async fn connect(config: PostgresConfig) -> Result<Self, LedgerError> {
         let clock = LedgerClock::new(config.wall_clock);
         let patience = Patience::new(config.answer_timeout, config.statement_timeout);
-        let pool = connect::open(&config, &clock, patience).await?;
+        let connect::Pools { work, beats } = connect::open(&config, &clock, patience).await?;
         Ok(Self {
-            pool,
+            pool: work,
+            beats,
             statistics: Statistics::default(),
             outbox_bounds: OutboxBounds::default(),
             clock,
@@ -93,6 +95,7 @@ impl PostgresLedger {
     /// Closes all connections, once what is under way is finished. What was counted last is written before.
     pub async fn close(&self) {
         self.statistics.flush_quietly(&self.pool, self.patience).await;
+        self.beats.close().await;
         self.pool.close().await;
     }
 }
@@ -104,8 +107,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        let (answers, counted) = self.patience.answer(record::record(&self.pool, &changes, self.holder.get())).await?;
+        let mut counted = Counted::default();
+        let recording = record::record(&self.pool, &changes, self.holder.get(), &mut counted);
+        let answers = self.patience.answer(recording).await;
         self.statistics.add(counted);
+        let answers = answers?;
         self.statistics.flush_when_due(&self.pool, self.patience).await;
         Ok(answers)
     }
@@ -208,7 +214,7 @@ impl Ledger for PostgresLedger {
 
     async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
         let asked = Instant::now();
-        let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.pool, &heartbeat)).await?;
+        let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.beats, &heartbeat)).await?;
         self.holder.beats(heartbeat.instance);
         self.clock.compare(asked, Instant::now(), ledger_unix_ms);
         Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.offset_ms() })
@@ -216,7 +222,7 @@ impl Ledger for PostgresLedger {
 
     async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
         self.holder.retires(instance);
-        self.patience.answer(dispatchers::retire(&self.pool, instance)).await
+        self.patience.answer(dispatchers::retire(&self.beats, instance)).await
     }
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {

@@ -17,24 +17,27 @@ use super::statistics::Counted;
 use super::{Change, LedgerError, Recorded};
 use crate::ledger::DeliveryResult;
 
-/// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
+/// Commits results; see [`crate::ledger::Ledger::record`]. What was committed is added to `counted`, also when a later
+/// part of the batch fails: tried again, it is stale and is not counted.
 /// `holder` is the process that holds what is in flight, if it is known.
 pub(super) async fn record(
     pool: &PgPool,
     changes: &[Change],
     holder: Option<Uuid>,
-) -> Result<(Vec<Recorded>, Counted), LedgerError> {
-    let (mut answers, mut counted) = (Vec::with_capacity(changes.len()), Counted::default());
+    counted: &mut Counted,
+) -> Result<Vec<Recorded>, LedgerError> {
+    let mut answers = Vec::with_capacity(changes.len());
     if changes.is_empty() {
-        return Ok((answers, counted));
+        return Ok(answers);
     }
     // Each in a transaction of its own: locks are taken in one order only within a wave.
     for wave in waves(changes) {
-        let mut transaction = pool.begin().await?;
-        answers.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
+        let (mut transaction, mut of_wave) = (pool.begin().await?, Counted::default());
+        answers.extend(record_wave(&mut transaction, wave, holder, &mut of_wave).await?);
         transaction.commit().await?;
+        counted.merge(of_wave);
     }
-    Ok((answers, counted))
+    Ok(answers)
 }
 
 /// The hold that an attempt was made under.
