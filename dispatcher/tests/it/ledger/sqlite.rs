@@ -123,9 +123,9 @@ async fn the_table_of_another_ledger_replaces_all_that_was_known() {
     ledger.publish_table(put("b")).await.unwrap();
     let running = tokio::spawn(loader.run(CancellationToken::new()));
     changed.notify_one();
-    let loaded = snapshot.wait_for(|snapshot| snapshot.index.endpoint(endpoint("b")).is_some());
-    let loaded = tokio::time::timeout(Duration::from_mins(2), loaded).await.expect("it is loaded").unwrap();
-    assert!(loaded.index.endpoint(endpoint("a")).is_none(), "no ghost is left");
+    let arrived = snapshot.wait_for(|snapshot| snapshot.index.endpoint(endpoint("b")).is_some());
+    let table = tokio::time::timeout(Duration::from_mins(2), arrived).await.expect("it is loaded").unwrap();
+    assert!(table.index.endpoint(endpoint("a")).is_none(), "no ghost is left");
     running.abort();
 }
 
