@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub disabled: HashMap<EndpointId, Disabled>,
     /// Since when subscriptions that are not in the table have been out of it.
     pub departures: Departures,
-    /// Rows that could not be compiled or opened.
+    /// Rows that could not be compiled or opened, or are of a kind that this release does not know.
     pub problems_count: usize,
 }
 
@@ -160,6 +160,10 @@ pub struct SnapshotLoader {
     sealing_key: Arc<SealingKey>,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
+    /// The history that the version of `rows` belongs to.
+    history: String,
+    /// Rows beside `rows`, of kinds that this release does not know.
+    unknown_count: usize,
     rows: Arc<BTreeMap<RowKey, Row>>,
     sender: watch::Sender<Arc<Snapshot>>,
 }
@@ -173,7 +177,9 @@ impl SnapshotLoader {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, SnapshotReceiver), LedgerError> {
         let (sender, receiver) = watch::channel(Arc::new(Snapshot::empty()));
-        let mut loader = Self { ledger, sealing_key, changed, metrics, rows: Arc::default(), sender };
+        let (history, unknown_count) = (String::new(), 0);
+        let mut loader =
+            Self { ledger, sealing_key, changed, metrics, history, unknown_count, rows: Arc::default(), sender };
         loader.refresh(None).await?;
         Ok((loader, receiver))
     }
@@ -202,7 +208,10 @@ impl SnapshotLoader {
     }
 
     async fn refresh(&mut self, since: Option<TableVersion>) -> Result<(), LedgerError> {
-        let load = self.ledger.load_table(since).await?;
+        let mut load = self.ledger.load_table(since).await?;
+        if !load.complete && load.history != self.history {
+            load = self.ledger.load_table(None).await?;
+        }
         let disabled = self.ledger.disabled().await?;
         let disabled: HashMap<_, _> = disabled.into_iter().map(|disabled| (disabled.endpoint, disabled)).collect();
         let previous = Arc::clone(&self.sender.borrow());
@@ -211,6 +220,10 @@ impl SnapshotLoader {
             return Ok(());
         }
         let mut snapshot = Snapshot { version: load.version, disabled, ..Snapshot::clone(&previous) };
+        // A load of the version that is here already says nothing of rows.
+        let is_news = load.complete || load.version != previous.version;
+        let unknown_count = if is_news { load.unknown_count } else { self.unknown_count };
+        snapshot.problems_count = previous.problems_count - self.unknown_count + unknown_count;
         if rows_changed {
             let mut rows = Arc::clone(&self.rows);
             let changed_rows = Arc::make_mut(&mut rows);
@@ -226,9 +239,14 @@ impl SnapshotLoader {
             check_size(rows.keys(), ENDPOINTS_MAX, SUBSCRIPTIONS_MAX)?;
             let compiled = self.compile(Arc::clone(&rows), &previous).await?;
             (snapshot.index, snapshot.routes, snapshot.problems_count) =
-                (compiled.index, compiled.routes, compiled.problems_count);
+                (compiled.index, compiled.routes, compiled.problems_count + unknown_count);
             self.rows = rows;
+            self.history = load.history;
         }
+        if self.unknown_count == 0 && unknown_count > 0 {
+            tracing::warn!(unknown_count, "the routing table has rows of kinds that only a newer release knows");
+        }
+        self.unknown_count = unknown_count;
         self.metrics.set_table(snapshot.version, snapshot.problems_count);
         self.sender.send_replace(Arc::new(snapshot));
         Ok(())

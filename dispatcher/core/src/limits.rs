@@ -147,8 +147,9 @@ pub const LEDGER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LEDGER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one maintenance of the distributed ledger may take; the next one goes on where it ended.
 pub const LEDGER_MAINTENANCE_TIMEOUT: Duration = Duration::from_mins(10);
-/// How long a change of partitions waits for a lock; whoever comes after it waits too.
-pub const LEDGER_PARTITION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change of partitions waits for a lock; whoever comes after it waits too. Three such waits are less than the
+/// second after which PostgreSQL looks for deadlocks, so that it is the change that gives way and not a delivery.
+pub const LEDGER_PARTITION_LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Days for which partitions are made ahead.
 pub const LEDGER_PARTITION_DAYS_AHEAD: i32 = 7;
 /// How far behind the clock a claim remembers that the outbox is empty: longer than a commit usually takes.
@@ -450,6 +451,9 @@ pub const DRAIN_SECONDS_DEFAULT: u32 = 25;
 pub const DRAIN_SECONDS_MAX: u32 = 3600;
 /// Most connections to the database that a process can be given.
 pub const LEDGER_POOL_CONNECTIONS_LIMIT: u32 = 1024;
+/// Fewest: one for heartbeats, one that is told of new routing tables, and two, so that reading pages and maintenance leave
+/// one for the work.
+pub const LEDGER_POOL_CONNECTIONS_MIN: u32 = 4;
 /// Most bytes of a certificate or key file.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 

@@ -1,6 +1,6 @@
 //! The processes that work on a ledger: what each tells of itself, and what is known of all.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use dispatcher_core::table::TableVersion;
@@ -27,6 +27,20 @@ impl DispatcherRole {
             Self::Deliver => "deliver",
             Self::All => "all",
         }
+    }
+
+    /// Reads the name of a role. `None` is one that only a newer release knows, which is warned of once.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        static WARNED: Once = Once::new();
+        let role = [Self::Ingest, Self::Deliver, Self::All].into_iter().find(|role| role.as_str() == name);
+        if role.is_none() {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    "a process of a newer release has a role that this release does not know; it is not listed"
+                );
+            });
+        }
+        role
     }
 
     /// Whether it accepts events.

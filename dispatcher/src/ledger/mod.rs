@@ -138,7 +138,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn retire(&self, instance: Uuid) -> Result<(), LedgerError>;
 
     /// Processes that were heard of within a time, in the order of their identities, at most
-    /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX).
+    /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX). One of a newer release whose role this
+    /// release does not know is not among them.
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError>;
 
     /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
@@ -181,8 +182,9 @@ pub enum LedgerError {
         /// What to do.
         hint: &'static str,
     },
-    /// The data itself was refused and nothing was done. A defect of ours: [`isolate::commit_halving`] halves the
-    /// batch until the offender stands alone.
+    /// The data itself was refused and nothing was done; of a batch of [`Ledger::record`], changes before those that
+    /// build on them may be committed, and are stale when they are tried again. A defect of ours:
+    /// [`isolate::commit_halving`] halves the batch until the offender stands alone.
     #[error("the ledger refused the data: {0}")]
     Refused(String),
 }
@@ -370,6 +372,9 @@ pub struct Disabled {
 /// A loaded table, or what changed in it.
 #[derive(Clone, Debug, Default)]
 pub struct TableLoad {
+    /// Which life of which ledger counts the versions. Versions of different histories must not be compared: after a
+    /// restore the same one may stand for another table. Whoever was told of another history loads the whole table.
+    pub history: String,
     /// Version of the whole.
     pub version: TableVersion,
     /// Whether this is the whole table, to replace what the reader has.
@@ -378,6 +383,9 @@ pub struct TableLoad {
     pub rows: Vec<Row>,
     /// Rows that were dropped.
     pub dropped: Vec<RowKey>,
+    /// Rows of kinds that only a newer release knows, which were passed over; counted over the whole table whenever it
+    /// has another version than asked for.
+    pub unknown_count: usize,
 }
 
 /// What became of a replay.

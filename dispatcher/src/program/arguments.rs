@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher_core::limits::{
     DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, LEDGER_POOL_CONNECTIONS_LIMIT, LEDGER_POOL_CONNECTIONS_MAX,
-    RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX,
+    LEDGER_POOL_CONNECTIONS_MIN, RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX,
 };
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::DEFAULT_POOL;
@@ -118,7 +118,8 @@ pub(crate) struct CommonArguments {
         value_name = "N",
         env = "HARBORHOOK_DATABASE_CONNECTIONS_MAX",
         default_value_t = LEDGER_POOL_CONNECTIONS_MAX,
-        value_parser = clap::value_parser!(u32).range(2..=i64::from(LEDGER_POOL_CONNECTIONS_LIMIT)),
+        value_parser = clap::value_parser!(u32)
+            .range(i64::from(LEDGER_POOL_CONNECTIONS_MIN)..=i64::from(LEDGER_POOL_CONNECTIONS_LIMIT)),
     )]
     pub(crate) database_connections_max: u32,
 

@@ -1,6 +1,6 @@
 //! Connections: what the URL may say, what every connection is set to, and what is checked of the server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dispatcher_core::limits::{
     LEDGER_ACQUIRE_TIMEOUT, LEDGER_ANSWER_TIMEOUT, LEDGER_IDLE_IN_TRANSACTION_TIMEOUT, LEDGER_POOL_CONNECTIONS_MAX,
@@ -25,7 +25,8 @@ pub struct PostgresConfig {
     /// (`options[search_path]=NAME` for a schema of its own), `target_session_attrs` (`read-write`, which is always
     /// demanded).
     pub url: Redacted<String>,
-    /// Most connections of this process.
+    /// Most connections of this process. One of them is kept for heartbeats, and [`super::PostgresLedger::watch_table`]
+    /// takes another; at least two are opened.
     pub pool_connections_max: u32,
     /// How long a statement may take before the server cancels it.
     pub statement_timeout: Duration,
@@ -110,30 +111,42 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Ledge
     ]))
 }
 
+/// The connections of a process.
+pub(super) struct Pools {
+    /// For everything but heartbeats.
+    pub(super) work: PgPool,
+    /// One for heartbeats alone: a process whose other connections are all busy is alive, and must not wait for one until
+    /// the others call it dead and do its work again.
+    pub(super) beats: PgPool,
+}
+
 /// Checks the server and its schema over one connection, which tells an error plainly, and compares the clocks; then
-/// opens the pool.
+/// opens the pools.
 pub(super) async fn open(
     config: &PostgresConfig,
     clock: &LedgerClock,
     patience: Patience,
-) -> Result<PgPool, LedgerError> {
+) -> Result<Pools, LedgerError> {
     let options = options(config)?;
     in_time(config, first_look(&options, clock)).await?;
-    Ok(PgPoolOptions::new()
-        .max_connections(config.pool_connections_max)
-        .acquire_timeout(config.acquire_timeout)
-        .test_before_acquire(false)
-        .after_release(move |connection, _| Box::pin(patience.check(connection)))
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                if takes_writes(connection).await? {
-                    return Ok(());
-                }
-                // After a failover the name may still lead to the old server; the pool tries again.
-                Err(sqlx::Error::Protocol("the server takes no writes".to_owned()))
+    let pool = |connections_max| {
+        PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(config.acquire_timeout)
+            .test_before_acquire(false)
+            .after_release(move |connection, _| Box::pin(patience.check(connection)))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    if takes_writes(connection).await? {
+                        return Ok(());
+                    }
+                    // After a failover the name may still lead to the old server; the pool tries again.
+                    Err(sqlx::Error::Protocol("the server takes no writes".to_owned()))
+                })
             })
-        })
-        .connect_lazy_with(options))
+            .connect_lazy_with(options.clone())
+    };
+    Ok(Pools { work: pool(config.pool_connections_max.saturating_sub(1).max(1)), beats: pool(1) })
 }
 
 /// Gives up on a server that does not answer while the first connection is made and looks around.
@@ -151,11 +164,11 @@ async fn first_look(options: &PgConnectOptions, clock: &LedgerClock) -> Result<(
         return Err(no_writes());
     }
     migrate::check(&mut connection).await?;
-    let asked_ms = clock.wall_unix_ms();
+    let asked = Instant::now();
     let ledger_ms: i64 = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8")
         .fetch_one(&mut connection)
         .await?;
-    clock.compare(asked_ms, count(ledger_ms)?);
+    clock.compare(asked, Instant::now(), count(ledger_ms)?);
     connection.close().await?;
     Ok(())
 }
@@ -210,7 +223,7 @@ mod tests {
         let config = PostgresConfig { pool_connections_max: 1, ..PostgresConfig::new(database.url()) };
         migrate::migrate(&config).await.unwrap();
         let patience = Patience::new(config.answer_timeout, config.statement_timeout);
-        let pool = open(&config, &LedgerClock::new(config.wall_clock), patience).await.unwrap();
+        let Pools { work: pool, .. } = open(&config, &LedgerClock::new(config.wall_clock), patience).await.unwrap();
         ping(&pool).await.unwrap();
         // As it is for every connection while the server is one.
         sqlx::query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").execute(&pool).await.unwrap();

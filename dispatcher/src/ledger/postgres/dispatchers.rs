@@ -9,8 +9,9 @@ use dispatcher_core::table::TableVersion;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::encode::{self, count, int8, microseconds};
+use super::encode::{count, int8, microseconds};
 use super::{DispatcherRecord, Heartbeat, LedgerError};
+use crate::ledger::DispatcherRole;
 
 /// Takes note of a process; see [`crate::ledger::Ledger::beat`]. Answers the database's clock, in milliseconds.
 pub(super) async fn beat(pool: &PgPool, heartbeat: &Heartbeat) -> Result<u64, LedgerError> {
@@ -105,16 +106,17 @@ pub(super) async fn dispatchers(pool: &PgPool, seen_within: Duration) -> Result<
     .bind(i64::from(DISPATCHERS_READ_MAX))
     .fetch_all(pool)
     .await?;
-    let records = rows.into_iter().map(|(instance, role, pool, table_version, seen_ago_us)| {
-        let role = encode::variant(Some(&role))?;
-        Ok(DispatcherRecord {
+    let records = rows.into_iter().filter_map(|(instance, role, pool, table_version, seen_ago_us)| {
+        let role = DispatcherRole::parse(&role)?;
+        let record = |table_version| DispatcherRecord {
             instance,
-            role: role.ok_or_else(|| encode::refused("a process in the ledger has no role"))?,
+            role,
             pool,
-            table_version: TableVersion(count(table_version)?),
+            table_version: TableVersion(table_version),
             // Seen in a transaction that began before the one that looks.
             seen_ago: Duration::from_micros(u64::try_from(seen_ago_us).unwrap_or_default()),
-        })
+        };
+        Some(count(table_version).map(record))
     });
     records.collect()
 }

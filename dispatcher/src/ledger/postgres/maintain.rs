@@ -15,25 +15,60 @@ const PARTITIONED: [(&str, &str); 3] = [("events", "id"), ("deliveries", "id"), 
 
 /// Keeps the ledger in order; see [`crate::ledger::Ledger::maintain`]. Of several processes one changes partitions.
 pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maintained, LedgerError> {
-    dispatchers::forget_silent(pool).await?;
-    let mut done = Maintained { days_made: make_partitions(pool).await?, ..Maintained::default() };
     let kept_days = i32::try_from(days::whole_days(retention)).unwrap_or(i32::MAX);
     let first_kept = today(pool).await?.saturating_sub(kept_days).max(0);
-    done.deliveries_ended = retention::end_unfinished(pool, first_of_day(first_kept)).await?;
-    for day in present_days(pool).await?.into_iter().filter(|day| *day < first_kept) {
-        done.days_dropped += u32::from(drop_day(pool, day).await?);
-    }
-    empty_defaults(pool, first_of_day(first_kept)).await?;
     // A day more, for events that were routed by a table of the moment before.
     let dropped_before_ms = u64::try_from(first_kept - 1).unwrap_or_default() * days::DAY_MS;
-    routes::forget_dropped(pool, dropped_before_ms).await?;
+    let mut failed = FirstError::default();
+    failed.note(dispatchers::forget_silent(pool).await);
+    let done = Maintained {
+        days_made: failed.note(make_partitions(pool).await),
+        deliveries_ended: failed.note(retention::end_unfinished(pool, first_of_day(first_kept)).await),
+        days_dropped: failed.note(drop_days_before(pool, first_kept).await),
+        events_outside: {
+            failed.note(empty_defaults(pool, first_of_day(first_kept)).await);
+            failed.note(count_outside(pool).await)
+        },
+    };
+    failed.note(routes::forget_dropped(pool, dropped_before_ms).await);
+    failed.note(forget_statistics(pool).await);
+    failed.0.map_or(Ok(done), Err)
+}
+
+/// The first of the steps' errors. Steps do not build on each other: one that fails must not keep the others from being
+/// done, since it may fail again the next time.
+#[derive(Default)]
+struct FirstError(Option<LedgerError>);
+
+impl FirstError {
+    fn note<T: Default>(&mut self, done: Result<T, LedgerError>) -> T {
+        done.unwrap_or_else(|error| {
+            self.0.get_or_insert(error);
+            T::default()
+        })
+    }
+}
+
+/// Drops days that are over; answers how many. The first that cannot be dropped now ends it.
+async fn drop_days_before(pool: &PgPool, first_kept: i32) -> Result<u32, LedgerError> {
+    let mut dropped = 0;
+    for day in present_days(pool).await?.into_iter().filter(|day| *day < first_kept) {
+        dropped += u32::from(drop_day(pool, day).await?);
+    }
+    Ok(dropped)
+}
+
+async fn count_outside(pool: &PgPool) -> Result<u64, LedgerError> {
     let outside: i64 = sqlx::query_scalar("SELECT count(*) FROM events_default").fetch_one(pool).await?;
-    done.events_outside = u64::try_from(outside).unwrap_or_default();
+    Ok(u64::try_from(outside).unwrap_or_default())
+}
+
+async fn forget_statistics(pool: &PgPool) -> Result<(), LedgerError> {
     sqlx::query("DELETE FROM endpoint_statistics WHERE minute <= floor(extract(epoch FROM now()) / 60)::int8 - $1")
         .bind(int8(STATISTICS_MINUTES_MAX))
         .execute(pool)
         .await?;
-    Ok(done)
+    Ok(())
 }
 
 /// Makes the partitions of yesterday, today and the coming days that are missing; answers how many days.
@@ -130,11 +165,15 @@ async fn make_day(pool: &PgPool, day: i32) -> Result<bool, LedgerError> {
 
 /// Drops a day's partitions, unless something of the day or of an earlier one is unfinished. With the partitions
 /// locked nothing of the day can be opened again.
+///
+/// Everybody locks a table before its partitions, and so must this: with the partitions locked first, a reader that is
+/// in the table already waits for them while the drop waits for the table.
 async fn drop_day(pool: &PgPool, day: i32) -> Result<bool, LedgerError> {
     let Some(mut transaction) = begin_alone(pool).await? else { return Ok(false) };
     let suffix = suffix(&mut transaction, day).await?;
     let tables = PARTITIONED.map(|(table, _)| format!("{table}_{suffix}")).join(", ");
-    execute(&mut transaction, format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await?;
+    let parents = PARTITIONED.map(|(table, _)| format!("ONLY {table}")).join(", ");
+    execute(&mut transaction, format!("LOCK TABLE {parents}, {tables} IN ACCESS EXCLUSIVE MODE")).await?;
     if retention::is_unfinished_before(&mut transaction, first_of_day(day + 1)).await? {
         return Ok(false);
     }

@@ -27,7 +27,7 @@ mod take;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
@@ -40,7 +40,7 @@ use self::claim::OutboxBounds;
 pub use self::connect::PostgresConfig;
 pub(super) use self::error::classify;
 use self::patience::Patience;
-use self::statistics::Statistics;
+use self::statistics::{Counted, Statistics};
 use self::writer::Writer;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
@@ -51,6 +51,7 @@ use super::{
 /// A ledger in a PostgreSQL database.
 pub struct PostgresLedger {
     pool: PgPool,
+    beats: PgPool,
     statistics: Statistics,
     outbox_bounds: OutboxBounds,
     clock: LedgerClock,
@@ -73,9 +74,10 @@ impl PostgresLedger {
     pub async fn connect(config: PostgresConfig) -> Result<Self, LedgerError> {
         let clock = LedgerClock::new(config.wall_clock);
         let patience = Patience::new(config.answer_timeout, config.statement_timeout);
-        let pool = connect::open(&config, &clock, patience).await?;
+        let connect::Pools { work, beats } = connect::open(&config, &clock, patience).await?;
         Ok(Self {
-            pool,
+            pool: work,
+            beats,
             statistics: Statistics::default(),
             outbox_bounds: OutboxBounds::default(),
             clock,
@@ -103,6 +105,7 @@ impl PostgresLedger {
         self.statistics.flush_quietly(&self.pool, self.patience).await;
         self.acceptor.rest().await;
         self.recorder.rest().await;
+        self.beats.close().await;
         self.pool.close().await;
     }
 }
@@ -115,11 +118,13 @@ impl Ledger for PostgresLedger {
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
-        let holder = self.holder.get();
-        let recording =
-            self.recorder.write(&self.pool, async |connection| record::record(connection, &changes, holder).await);
-        let (answers, counted) = self.patience.answer(recording).await?;
+        let (holder, mut counted) = (self.holder.get(), Counted::default());
+        let recording = self
+            .recorder
+            .write(&self.pool, async |connection| record::record(connection, &changes, holder, &mut counted).await);
+        let answers = self.patience.answer(recording).await;
         self.statistics.add(counted);
+        let answers = answers?;
         self.statistics.flush_when_due(&self.pool, self.patience).await;
         Ok(answers)
     }
@@ -217,15 +222,16 @@ impl Ledger for PostgresLedger {
     }
 
     async fn beat(&self, heartbeat: Heartbeat) -> Result<Beat, LedgerError> {
-        let asked_ms = self.clock.wall_unix_ms();
-        let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.pool, &heartbeat)).await?;
+        let asked = Instant::now();
+        let ledger_unix_ms = self.patience.answer(dispatchers::beat(&self.beats, &heartbeat)).await?;
         self.holder.beats(heartbeat.instance);
-        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.compare(asked_ms, ledger_unix_ms) })
+        self.clock.compare(asked, Instant::now(), ledger_unix_ms);
+        Ok(Beat { ledger_unix_ms, clock_offset_ms: self.clock.offset_ms() })
     }
 
     async fn retire(&self, instance: Uuid) -> Result<(), LedgerError> {
         self.holder.retires(instance);
-        self.patience.answer(dispatchers::retire(&self.pool, instance)).await
+        self.patience.answer(dispatchers::retire(&self.beats, instance)).await
     }
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {

@@ -18,30 +18,32 @@ use super::statistics::Counted;
 use super::{Change, LedgerError, Recorded};
 use crate::ledger::DeliveryResult;
 
-/// Commits results; see [`crate::ledger::Ledger::record`]. Answers also what is to be counted of them.
+/// Commits results; see [`crate::ledger::Ledger::record`]. What was committed is added to `counted`, also when a later
+/// part of the batch fails: tried again, it is stale and is not counted.
 /// `holder` is the process that holds what is in flight, if it is known.
 pub(super) async fn record(
     connection: &mut PgConnection,
     changes: &[Change],
     holder: Option<Uuid>,
-) -> Result<(Vec<Recorded>, Counted), LedgerError> {
-    let mut counted = Counted::default();
-    let recorded = first::record(connection, changes, &mut counted).await?;
+    counted: &mut Counted,
+) -> Result<Vec<Recorded>, LedgerError> {
+    let recorded = first::record(connection, changes, counted).await?;
     let rest: Vec<&Change> =
         changes.iter().zip(&recorded).filter(|(_, done)| !**done).map(|(change, _)| change).collect();
     if rest.is_empty() {
-        return Ok((vec![Recorded::Applied; changes.len()], counted));
+        return Ok(vec![Recorded::Applied; changes.len()]);
     }
     // Each in a transaction of its own: locks are taken in one order only within a wave.
     let mut of_rest = Vec::with_capacity(rest.len());
     for wave in waves(&rest) {
-        let mut transaction = connection.begin().await?;
-        of_rest.extend(record_wave(&mut transaction, wave, holder, &mut counted).await?);
+        let (mut transaction, mut of_wave) = (connection.begin().await?, Counted::default());
+        of_rest.extend(record_wave(&mut transaction, wave, holder, &mut of_wave).await?);
         transaction.commit().await?;
+        counted.merge(of_wave);
     }
     let mut of_rest = of_rest.into_iter();
     let answers = recorded.iter().filter_map(|done| if *done { Some(Recorded::Applied) } else { of_rest.next() });
-    Ok((answers.collect(), counted))
+    Ok(answers.collect())
 }
 
 /// The hold that an attempt was made under.

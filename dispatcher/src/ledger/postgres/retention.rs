@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::encode::count;
 use super::events::targets_of;
 use super::record;
+use super::statistics::Counted;
 use super::{Change, LedgerError};
 use crate::ledger::DeliveryResult;
 
@@ -28,7 +29,7 @@ pub(super) async fn end_unfinished(pool: &PgPool, bound: Uuid) -> Result<u64, Le
                 ended += results.len() as u64;
             }
         }
-        record::record(&mut *pool.acquire().await?, &parts, None).await?;
+        record::record(&mut *pool.acquire().await?, &parts, None, &mut Counted::default()).await?;
     }
     loop {
         let rows = end_due(pool, bound).await?;

@@ -56,6 +56,9 @@ pub(super) async fn watch(pool: &PgPool, changed: &Notify) -> Result<(), LedgerE
     }
 }
 
+/// The highest number of a kind that this release knows.
+const KIND_MAX: i16 = 2;
+
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (i16, Uuid) {
     match key {
@@ -65,13 +68,14 @@ fn key_columns(key: RowKey) -> (i16, Uuid) {
     }
 }
 
-fn row_key(kind: i16, id: Uuid) -> Result<RowKey, LedgerError> {
-    Ok(match kind {
-        0 => RowKey::Tenant(TenantId(id)),
-        1 => RowKey::Endpoint(EndpointId(id)),
-        2 => RowKey::Subscription(SubscriptionId(id)),
-        _ => return Err(encode::refused("the routing table holds a kind that this release does not know")),
-    })
+/// The key of a row, unless only a newer release knows its kind.
+fn row_key(kind: i16, id: Uuid) -> Option<RowKey> {
+    match kind {
+        0 => Some(RowKey::Tenant(TenantId(id))),
+        1 => Some(RowKey::Endpoint(EndpointId(id))),
+        2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        _ => None,
+    }
 }
 
 async fn put_rows(
@@ -197,18 +201,24 @@ pub(super) async fn forget_dropped(pool: &PgPool, before_ms: u64) -> Result<(), 
 }
 
 /// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger, and
-/// what has changed since one from long ago is not known any more.
+/// what has changed since one from long ago is not known any more. Rows of kinds that only a newer release knows are
+/// passed over.
+///
+/// A restore keeps the ledger's identity, and a promoted standby may lack the last versions. Neither happens without a
+/// new table or another start of the server, so these are a part of the history too.
 pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
-    const VERSION: &str = "SELECT table_version FROM ledger";
+    const PRESENT: &str =
+        "SELECT concat_ws('/', id, 'ledger'::regclass::oid, extract(epoch FROM pg_postmaster_start_time())),
+                                  table_version, changes_since FROM ledger";
     if let Some(since) = since {
-        let present: i64 = sqlx::query_scalar(VERSION).fetch_one(pool).await?;
+        let (history, present, _): (String, i64, i64) = sqlx::query_as(PRESENT).fetch_one(pool).await?;
         if TableVersion(count(present)?) == since {
-            return Ok(TableLoad { version: since, ..TableLoad::default() });
+            return Ok(TableLoad { history, version: since, ..TableLoad::default() });
         }
     }
     let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let (present, changes_since): (i64, i64) =
-        sqlx::query_as("SELECT table_version, changes_since FROM ledger").fetch_one(&mut *snapshot).await?;
+    let (history, present, changes_since): (String, i64, i64) =
+        sqlx::query_as(PRESENT).fetch_one(&mut *snapshot).await?;
     let version = TableVersion(count(present)?);
     let told = TableVersion(count(changes_since)?)..=version;
     let known = since.filter(|since| told.contains(since));
@@ -217,16 +227,22 @@ pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Re
             .bind(int8(known.unwrap_or_default().0))
             .fetch_all(&mut *snapshot)
             .await?;
+    let unknown_count: i64 = sqlx::query_scalar("SELECT count(*) FROM routes WHERE kind > $1 AND content IS NOT NULL")
+        .bind(KIND_MAX)
+        .fetch_one(&mut *snapshot)
+        .await?;
     snapshot.commit().await?;
-    let mut load = TableLoad { version, complete: known.is_none(), ..TableLoad::default() };
+    let unknown_count = count(unknown_count)?;
+    let mut load = TableLoad { history, version, complete: known.is_none(), unknown_count, ..TableLoad::default() };
     for (kind, id, content) in rows {
+        let Some(key) = row_key(kind, id) else { continue };
         match content {
             Some(content) => load.rows.push(
                 serde_json::from_str(&content)
                     .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
             ),
             None if load.complete => {}
-            None => load.dropped.push(row_key(kind, id)?),
+            None => load.dropped.push(key),
         }
     }
     Ok(load)

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::encode::{self, Hex, blob, count, integer, milliseconds, uuid};
 use super::{DispatcherRecord, Heartbeat, LedgerError, begin};
+use crate::ledger::DispatcherRole;
 
 /// Takes note of a process; see [`crate::ledger::Ledger::beat`].
 pub(super) async fn beat(writer: &mut SqliteConnection, heartbeat: &Heartbeat, now_ms: u64) -> Result<(), LedgerError> {
@@ -126,15 +127,15 @@ pub(super) async fn dispatchers(
     .fetch_all(readers)
     .await?;
     let records = rows.iter().map(|row| {
-        let role = encode::variant(row.try_get("role")?)?;
+        let Some(role) = DispatcherRole::parse(row.try_get("role")?) else { return Ok(None) };
         let seen_ms: u64 = count(row.try_get("last_seen")?)?;
-        Ok(DispatcherRecord {
+        Ok(Some(DispatcherRecord {
             instance: uuid(row.try_get("instance")?)?,
-            role: role.ok_or_else(|| encode::refused("a process in the ledger has no role"))?,
+            role,
             pool: row.try_get("pool")?,
             table_version: TableVersion(count(row.try_get("table_version")?)?),
             seen_ago: Duration::from_millis(now_ms.saturating_sub(seen_ms)),
-        })
+        }))
     });
-    records.collect()
+    records.filter_map(Result::transpose).collect()
 }

@@ -37,6 +37,9 @@ pub(super) async fn publish_table(
     Ok(version)
 }
 
+/// The highest number of a kind that this release knows.
+const KIND_MAX: i64 = 2;
+
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (u8, Uuid) {
     match key {
@@ -46,13 +49,14 @@ fn key_columns(key: RowKey) -> (u8, Uuid) {
     }
 }
 
-fn row_key(kind: i64, id: Uuid) -> Result<RowKey, LedgerError> {
-    Ok(match kind {
-        0 => RowKey::Tenant(TenantId(id)),
-        1 => RowKey::Endpoint(EndpointId(id)),
-        2 => RowKey::Subscription(SubscriptionId(id)),
-        _ => return Err(encode::refused("the routing table holds a kind that this release does not know")),
-    })
+/// The key of a row, unless only a newer release knows its kind.
+fn row_key(kind: i64, id: Uuid) -> Option<RowKey> {
+    match kind {
+        0 => Some(RowKey::Tenant(TenantId(id))),
+        1 => Some(RowKey::Endpoint(EndpointId(id))),
+        2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        _ => None,
+    }
 }
 
 async fn put_rows(
@@ -158,14 +162,17 @@ pub(super) async fn forget_dropped(writer: &mut SqliteConnection, before_ms: u64
 }
 
 /// Reads the table; see [`crate::ledger::Ledger::load_table`]. A version from the future belongs to another ledger, and
-/// what has changed since one from long ago is not known any more.
+/// what has changed since one from long ago is not known any more. Rows of kinds that only a newer release knows are
+/// passed over.
 pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {
     let mut snapshot = readers.begin().await?;
-    let row = sqlx::query("SELECT table_version, changes_since FROM ledger").fetch_one(&mut *snapshot).await?;
+    let present = "SELECT hex(id) AS history, table_version, changes_since FROM ledger";
+    let row = sqlx::query(present).fetch_one(&mut *snapshot).await?;
     let version = TableVersion(count(row.try_get("table_version")?)?);
     let told = TableVersion(count(row.try_get("changes_since")?)?)..=version;
     let known = since.filter(|since| told.contains(since));
-    let mut load = TableLoad { version, complete: known.is_none(), ..TableLoad::default() };
+    let history = row.try_get("history")?;
+    let mut load = TableLoad { history, version, complete: known.is_none(), ..TableLoad::default() };
     if known == Some(version) {
         return Ok(load);
     }
@@ -173,7 +180,11 @@ pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>
         .bind(integer(known.unwrap_or_default().0))
         .fetch_all(&mut *snapshot)
         .await?;
+    let unknown = "SELECT count(*) AS unknown FROM routes WHERE kind > ?1 AND row IS NOT NULL";
+    let unknown = sqlx::query(unknown).bind(KIND_MAX).fetch_one(&mut *snapshot).await?;
+    load.unknown_count = count(unknown.try_get("unknown")?)?;
     for row in rows {
+        let Some(key) = row_key(row.try_get("kind")?, uuid(row.try_get("id")?)?) else { continue };
         let text: Option<&str> = row.try_get("row")?;
         match text {
             Some(text) => load.rows.push(
@@ -181,7 +192,7 @@ pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>
                     .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
             ),
             None if load.complete => {}
-            None => load.dropped.push(row_key(row.try_get("kind")?, uuid(row.try_get("id")?)?)?),
+            None => load.dropped.push(key),
         }
     }
     Ok(load)

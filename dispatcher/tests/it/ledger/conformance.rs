@@ -79,6 +79,7 @@ macro_rules! conformance_suite {
                 versions_rise_and_loads_tell_what_changed,
                 an_empty_change_keeps_the_version,
                 a_version_from_elsewhere_reloads_everything,
+                every_load_tells_the_same_history,
                 gates_follow_the_state_of_the_row,
                 a_dropped_endpoint_holds_until_its_grace_is_over,
                 a_recreated_endpoint_adopts_what_waits,

@@ -6,6 +6,7 @@ mod copying;
 mod interleavings;
 mod maintenance;
 mod owners;
+mod rolling;
 mod silence;
 mod together;
 

@@ -1,16 +1,23 @@
 //! The embedded ledger: the shared suites, and what only a file can do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dispatcher::ledger::sqlite::SqliteLedger;
 use dispatcher::ledger::{Ledger, LedgerError};
+use dispatcher::metrics::Metrics;
+use dispatcher::snapshot::SnapshotLoader;
 use dispatcher_core::delivery::DeliveryState;
 use dispatcher_core::table::{EndpointState, RowKey, TableChange};
 use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
+use super::conformance::dispatchers::heartbeat;
 use super::support::{
     HOUR, accept, assert_balanced, delivered, delivery, endpoint, endpoint_row, new_event, part_change, record, state,
 };
+use crate::deliver::harness::sealing_key;
 
 async fn open() -> (Arc<dyn Ledger>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -77,8 +84,7 @@ async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
     ledger.maintain(30 * 24 * HOUR).await.unwrap();
     assert_eq!(ledger.load_table(Some(before)).await.unwrap().dropped, [RowKey::Endpoint(endpoint("a"))]);
 
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("ledger.sqlite"));
-    let mut beside = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let mut beside = beside(&folder).await;
     for long_ago in
         ["UPDATE routes SET dropped_at = 1 WHERE row IS NULL", "UPDATE lanes SET dropped_at = 1 WHERE dropped_at > 0"]
     {
@@ -92,6 +98,57 @@ async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
     let load = ledger.load_table(Some(before)).await.unwrap();
     assert!(load.complete && load.rows.len() == 1 && load.dropped.is_empty(), "{load:?}");
     assert!(!ledger.load_table(Some(after)).await.unwrap().complete, "nothing has changed since");
+}
+
+async fn beside(folder: &TempDir) -> sqlx::SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("ledger.sqlite"));
+    sqlx::ConnectOptions::connect(&options).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_table_of_another_ledger_replaces_all_that_was_known() {
+    let (ledger, folder) = open().await;
+    let put = |name: &str| TableChange { put: vec![endpoint_row(name, "1", EndpointState::Active)], drop: vec![] };
+    ledger.publish_table(put("a")).await.unwrap();
+    let (changed, metrics) = (Arc::new(Notify::new()), Arc::new(Metrics::new()));
+    let (loader, mut snapshot) =
+        SnapshotLoader::start(Arc::clone(&ledger), Arc::new(sealing_key()), Arc::clone(&changed), metrics)
+            .await
+            .unwrap();
+    assert!(snapshot.borrow().index.endpoint(endpoint("a")).is_some());
+
+    // It never had the endpoint, and has come past the version that is known.
+    let other = "DELETE FROM routes; UPDATE ledger SET id = randomblob(16), table_version = table_version + 2";
+    sqlx::raw_sql(other).execute(&mut beside(&folder).await).await.unwrap();
+    ledger.publish_table(put("b")).await.unwrap();
+    let running = tokio::spawn(loader.run(CancellationToken::new()));
+    changed.notify_one();
+    let arrived = snapshot.wait_for(|snapshot| snapshot.index.endpoint(endpoint("b")).is_some());
+    let table = tokio::time::timeout(Duration::from_mins(2), arrived).await.expect("it is loaded").unwrap();
+    assert!(table.index.endpoint(endpoint("a")).is_none(), "no ghost is left");
+    running.abort();
+}
+
+#[tokio::test]
+async fn what_only_a_newer_release_knows_is_passed_over_and_counted() {
+    let (ledger, folder) = open().await;
+    let put = vec![endpoint_row("a", "1", EndpointState::Active)];
+    let before = ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.beat(heartbeat(1)).await.unwrap();
+    let newer = "UPDATE ledger SET table_version = 2;
+        INSERT INTO routes (kind, id, version, row) VALUES (9, randomblob(16), 2, '{}');
+        INSERT INTO routes (kind, id, version, dropped_at) VALUES (9, randomblob(16), 2, 1);
+        INSERT INTO dispatchers SELECT randomblob(16), 'archive', pool, table_version, beating_since, last_seen
+            FROM dispatchers";
+    sqlx::raw_sql(newer).execute(&mut beside(&folder).await).await.unwrap();
+    for (since, rows) in [(None, 1), (Some(before), 0)] {
+        let load = ledger.load_table(since).await.unwrap();
+        assert_eq!((load.rows.len(), load.dropped.len(), load.unknown_count), (rows, 0, 1), "{load:?}");
+    }
+    assert_eq!(ledger.dispatchers(HOUR).await.unwrap().len(), 1);
+    let metrics = Arc::new(Metrics::new());
+    let (_, snapshot) = SnapshotLoader::start(ledger, Arc::new(sealing_key()), Arc::default(), metrics).await.unwrap();
+    assert_eq!(snapshot.borrow().problems_count, 2, "beside an endpoint whose secrets do not open");
 }
 
 #[tokio::test]

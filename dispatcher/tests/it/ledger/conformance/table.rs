@@ -62,6 +62,16 @@ pub(crate) async fn a_version_from_elsewhere_reloads_everything(ledger: &Arc<dyn
     assert!(load.complete && load.rows.len() == 1);
 }
 
+pub(crate) async fn every_load_tells_the_same_history(ledger: &Arc<dyn Ledger>) {
+    let (before, history) =
+        (put(ledger, "a", "1", EndpointState::Active).await, ledger.load_table(None).await.unwrap());
+    let after = put(ledger, "b", "1", EndpointState::Active).await;
+    assert!(!history.history.is_empty());
+    for since in [None, Some(before), Some(after)] {
+        assert_eq!(ledger.load_table(since).await.unwrap().history, history.history);
+    }
+}
+
 pub(crate) async fn gates_follow_the_state_of_the_row(ledger: &Arc<dyn Ledger>) {
     put(ledger, "a", "1", EndpointState::Active).await;
     waiting(ledger, "a", NOW).await;

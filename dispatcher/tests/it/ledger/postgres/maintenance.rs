@@ -154,3 +154,27 @@ async fn what_is_too_old_and_unfinished_is_dead_with_its_reason() {
     assert_eq!(maintained.maintain(30 * DAY).await.unwrap().days_dropped, 1);
     assert!(ledger.balance().await.unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_many_statements_keeps_a_day_without_harm_and_the_other_steps_are_taken() {
+    let Some(database) = database().await else { return };
+    let (maintained, mut reader, mut beside) = (connect(&database).await, raw(&database).await, raw(&database).await);
+    make_day(&mut beside, "20231114", 1_699_920_000_000).await;
+    let columns = "INSERT INTO endpoint_statistics (endpoint, minute, bucket, attempts, succeeded)
+                   VALUES ('00000000-0000-0000-0000-000000000001', 1, 0, 1, 1)";
+    beside.execute(columns).await.unwrap();
+    reader.execute("BEGIN; LOCK TABLE ONLY deliveries, attempts, events IN ACCESS SHARE MODE").await.unwrap();
+    let maintenance = tokio::spawn(async move { (maintained.maintain(30 * DAY).await, maintained) });
+    while !maintenance.is_finished() {
+        // Whoever is in a table must never wait for a partition of it: the day waits for the tables first.
+        let days = "BEGIN; LOCK TABLE ONLY events_20231114, deliveries_20231114, attempts_20231114
+                               IN ACCESS SHARE MODE NOWAIT; COMMIT";
+        beside.execute(days).await.unwrap();
+    }
+    let (blocked, maintained) = maintenance.await.unwrap();
+    let message = blocked.unwrap_err().to_string();
+    assert!(message.contains("55P03"), "it gave way: {message}");
+    assert_eq!(number(&mut beside, "SELECT count(*) FROM endpoint_statistics").await, 0, "the last step was taken");
+    reader.execute("ROLLBACK").await.unwrap();
+    assert_eq!(maintained.maintain(30 * DAY).await.unwrap().days_dropped, 1);
+}

@@ -45,3 +45,26 @@ async fn the_long_silent_are_forgotten_and_hold_what_they_held_until_its_lease_i
     assert_eq!(all.iter().map(|record| record.instance).collect::<Vec<_>>(), [Uuid::from_u128(2)]);
     assert!(claim(&ledger, 10, HOUR).await.items.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_connections_are_all_busy_goes_on_beating() {
+    let Some(database) = database().await else { return };
+    let ledger: Arc<dyn Ledger> = Arc::new(connect(&database).await);
+    let (mut beside, mut watching) = (raw(&database).await, raw(&database).await);
+    beside.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reads: Vec<_> = (0..8)
+        .map(|_| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move { ledger.event(shop(), new_event(&["a"], HOUR).event.id).await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.unwrap() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    ledger.beat(heartbeat(1)).await.unwrap();
+    beside.execute("ROLLBACK").await.unwrap();
+    futures::future::join_all(reads).await;
+    assert_eq!(ledger.dispatchers(HOUR).await.unwrap().len(), 1);
+}

@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 /// Longest wait for what must happen.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// A ledger with two connections and little patience, the network to its server, and a ledger beside it.
+/// A ledger with two connections for its work and little patience, the network to its server, and a ledger beside it.
 struct Scene {
     ledger: Arc<dyn Ledger>,
     proxy: Proxy,
@@ -27,7 +27,7 @@ impl Scene {
         let (proxy, url) = Proxy::to(database.url()).await;
         let config = PostgresConfig {
             url,
-            pool_connections_max: 2,
+            pool_connections_max: 3,
             answer_timeout: Duration::from_millis(500),
             statement_timeout: Duration::from_millis(500),
             ..config(&database)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dispatcher::ledger::isolate::commit_halving;
 use dispatcher::ledger::{Accepted, Ledger, NewEvent, Recorded};
-use dispatcher_core::delivery::Next;
+use dispatcher_core::delivery::{DeliveryState, Next};
 use dispatcher_core::table::{EndpointState, TableChange};
 use futures::future::join_all;
 use tokio::sync::Notify;
@@ -197,6 +197,26 @@ async fn a_poison_row_in_a_batch_of_200_fails_alone() {
     let message = answers[77].as_ref().unwrap_err().to_string();
     assert!(message.contains("22021") && !message.contains("created"), "{message}");
     assert_eq!(ledgers[0].balance().await.unwrap()[0].accepted, 199);
+}
+
+#[tokio::test]
+async fn what_was_committed_before_a_refusal_is_counted_once_and_stale_when_it_is_tried_again() {
+    let Some((ledgers, _database)) = several(1).await else { return };
+    let ledger = &ledgers[0];
+    let put = vec![endpoint_row("a", "1", EndpointState::Active)];
+    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    let (good, mut bad) = (new_event(&["a"], HOUR), new_event(&["a", "b"], HOUR));
+    accept(ledger, &good).await;
+    accept(ledger, &bad).await;
+    bad.parts[0].targets.pop();
+    // The second change builds on the first, and comes with the refused one after it.
+    let batch = [&good, &good, &bad].map(|new| part_change(new, 0, 1, &delivered(1)));
+    let halved = commit_halving(&batch, |slice| ledger.record(slice)).await;
+    let answers: Vec<_> = halved.answers.iter().map(|answer| answer.as_ref().ok().copied()).collect();
+    assert_eq!(answers, [Some(Recorded::Superseded), Some(Recorded::Superseded), None]);
+    assert_eq!(state(ledger, delivery(&good, "a")).await, Some(DeliveryState::Delivered));
+    assert_eq!(ledger.endpoint_facts(shop(), HOUR).await.unwrap()[0].attempts, 1);
+    assert_balanced(ledger).await;
 }
 
 #[tokio::test]
