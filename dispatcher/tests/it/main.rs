@@ -8,6 +8,5 @@ mod http;
 mod ingest;
 mod ledger;
 mod program;
-mod proxy;
 mod queue;
 mod readiness;

@@ -27,7 +27,10 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     server: String,
-    held: watch::Sender<bool>,
+    /// Connections that were made.
+    made: AtomicUsize,
+    /// The first connection, in the order in which they were made, that carries anything.
+    first_carrying: watch::Sender<usize>,
     /// Bytes that clients may still send until their connection is reset, and one more; zero for any number.
     reset_after: AtomicUsize,
     resets: AtomicUsize,
@@ -35,16 +38,22 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy to the server of a URL with host and port, on a loopback port of its own.
+    /// A proxy to the server of a URL, on a loopback port of its own.
     pub async fn to(url: &str) -> Result<Self> {
         let url = Url::parse(url).context("the proxy needs a URL")?;
-        let (host, port) = (url.host_str(), url.port());
-        let server = format!("{}:{}", host.context("the URL has no host")?, port.context("the URL has no port")?);
+        let usual_port = match url.scheme() {
+            "amqp" => Some(5672),
+            "postgres" | "postgresql" => Some(5432),
+            _ => None,
+        };
+        let port = url.port().or(usual_port).context("the URL has no port")?;
+        let server = format!("{}:{port}", url.host_str().context("the URL has no host")?);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no loopback port is free")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             server,
-            held: watch::Sender::new(false),
+            made: AtomicUsize::new(0),
+            first_carrying: watch::Sender::new(0),
             reset_after: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             connections: Mutex::default(),
@@ -78,12 +87,17 @@ impl Proxy {
 
     /// From now on bytes wait here, in both directions, until [`Self::release`].
     pub fn hold(&self) {
-        self.shared.held.send_replace(true);
+        self.shared.first_carrying.send_replace(usize::MAX);
     }
 
-    /// Lets the bytes go on that [`Self::hold`] stopped.
+    /// The connections that there are carry nothing any more; new ones do.
+    pub fn strand(&self) {
+        self.shared.first_carrying.send_replace(self.shared.made.load(Ordering::SeqCst));
+    }
+
+    /// Lets the bytes go on that [`Self::hold`] or [`Self::strand`] stopped.
     pub fn release(&self) {
-        self.shared.held.send_replace(false);
+        self.shared.first_carrying.send_replace(0);
     }
 
     /// Once clients have sent this many further bytes, the connection by which the last of them came is reset: both
@@ -122,13 +136,14 @@ impl Shared {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        let connection = tokio::spawn(connect(client, Arc::clone(&shared)));
+        let number = shared.made.fetch_add(1, Ordering::SeqCst);
+        let connection = tokio::spawn(connect(client, number, Arc::clone(&shared)));
         shared.connections().push(connection);
     }
 }
 
 /// Carries bytes until either side ends, or the connection is to be reset.
-async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
+async fn connect(mut client: TcpStream, number: usize, shared: Arc<Shared>) {
     // Without a server there is nobody to talk to: the client sees its connection end.
     let Ok(mut server) = TcpStream::connect(&shared.server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
@@ -136,8 +151,8 @@ async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::select! {
-            carried = carry(from_client, to_server, &shared, true) => carried.is_err_and(|error| error.kind() == RESET),
-            _ = carry(from_server, to_client, &shared, false) => false,
+            carried = carry(from_client, to_server, number, &shared, true) => carried.is_err_and(|error| error.kind() == RESET),
+            _ = carry(from_server, to_client, number, &shared, false) => false,
         }
     };
     if is_reset {
@@ -150,8 +165,14 @@ async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
 /// Marks the end that [`Proxy::reset_after`] asked for; sockets report other kinds while they are read.
 const RESET: io::ErrorKind = io::ErrorKind::Interrupted;
 
-async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, counts: bool) -> io::Result<()> {
-    let mut held = shared.held.subscribe();
+async fn carry(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    number: usize,
+    shared: &Shared,
+    counts: bool,
+) -> io::Result<()> {
+    let mut first_carrying = shared.first_carrying.subscribe();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut chunk).await?;
@@ -159,7 +180,7 @@ async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, c
             return to.shutdown().await;
         }
         // The sender lives as long as the connection.
-        held.wait_for(|held| !held).await.ok();
+        first_carrying.wait_for(|first| *first <= number).await.ok();
         if let Some(passing) = counts.then(|| shared.reset_within(count)).flatten() {
             to.write_all(&chunk[..passing]).await?;
             return Err(RESET.into());
@@ -210,6 +231,16 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(100), &mut held).await.is_err());
         proxy.release();
         assert_eq!(held.await.unwrap().unwrap(), b"held");
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_stranded_stand_and_new_ones_do_not() {
+        let proxy = Proxy::to(&echo().await).await.unwrap();
+        let mut old = open(&proxy).await;
+        assert_eq!(says(&mut old, b"before").await.unwrap(), b"before");
+        proxy.strand();
+        assert!(tokio::time::timeout(Duration::from_millis(100), says(&mut old, b"held")).await.is_err());
+        assert_eq!(says(&mut open(&proxy).await, b"anew").await.unwrap(), b"anew");
     }
 
     #[tokio::test]

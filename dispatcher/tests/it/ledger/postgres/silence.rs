@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
 use dispatcher::ledger::{Accepted, Ledger, LedgerError, NewEvent};
+use testbed::Proxy;
 
 use super::{config, connect, database};
 use crate::ledger::support::*;
-use crate::proxy::Proxy;
 
 /// Longest wait for what must happen.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -24,7 +24,8 @@ struct Scene {
 impl Scene {
     async fn open() -> Option<Self> {
         let database = database().await?;
-        let (proxy, url) = Proxy::to(database.url()).await;
+        let proxy = Proxy::to(database.url()).await.unwrap();
+        let url = proxy.through(database.url()).unwrap().into();
         let config = PostgresConfig {
             url,
             pool_connections_max: 3,
@@ -67,7 +68,7 @@ fn assert_unavailable<T: std::fmt::Debug>(answer: &Result<T, LedgerError>) {
 async fn a_network_that_stands_holds_nobody_for_ever_and_nothing_is_there_twice() {
     let Some(scene) = Scene::open().await else { return };
     scene.accept_in_the_end(&[new_event(&["a"], HOUR)]).await;
-    scene.proxy.stop();
+    scene.proxy.hold();
     let unclear: Vec<_> = (0..3).map(|_| new_event(&["a"], HOUR)).collect();
     let calls = async {
         for new in &unclear {
@@ -80,7 +81,7 @@ async fn a_network_that_stands_holds_nobody_for_ever_and_nothing_is_there_twice(
     };
     tokio::time::timeout(DEADLINE, calls).await.expect("no call waits for ever");
     // Some of what was asked arrives only now.
-    scene.proxy.go_on();
+    scene.proxy.release();
     scene.accept_in_the_end(&unclear).await;
     scene.assert_accepted(4).await;
 }

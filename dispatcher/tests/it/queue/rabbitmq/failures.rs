@@ -8,10 +8,9 @@ use dispatcher::queue::envelope;
 use dispatcher::queue::rabbitmq::{RabbitConfig, RabbitQueue};
 use dispatcher::queue::{PublishError, Queue, QueueError, Track};
 use dispatcher_core::limits::BROKER_QUEUE_MESSAGES_MAX;
-use testbed::RabbitServer;
+use testbed::{Proxy, RabbitServer};
 
 use super::support::{Admin, RabbitTest, config, name, vhost};
-use crate::proxy::Proxy;
 use crate::queue::support::{POOL, drain, message, messages, next, number, publish, until};
 
 async fn open() -> Option<RabbitTest> {
@@ -60,7 +59,8 @@ async fn a_queue_deleted_under_a_consumer_is_made_again_and_consumed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_that_the_broker_closed_does_not_cost_the_connection() {
     let Some(vhost) = vhost().await else { return };
-    let (proxy, url) = Proxy::to(vhost.url()).await;
+    let proxy = Proxy::to(vhost.url()).await.unwrap();
+    let url = proxy.through(vhost.url()).unwrap().into();
     let queue = RabbitQueue::connect(RabbitConfig { url, ..config(vhost.url()) }).await.unwrap();
     let broker = Admin::connect(vhost.url()).await;
     for _ in 0..3 {
@@ -69,7 +69,7 @@ async fn a_channel_that_the_broker_closed_does_not_cost_the_connection() {
         // The task that looks at the depth asks for it, and has its channel closed.
         until("the queue is made again", async || broker.look(Track::Fresh).await == Some(0)).await;
     }
-    assert_eq!(proxy.connections().await, 2, "one to publish, one to consume");
+    assert_eq!(proxy.connections(), 2, "one to publish, one to consume");
     queue.close().await;
 }
 
@@ -106,7 +106,8 @@ async fn a_body_that_means_nothing_is_counted_and_gone_and_the_next_message_come
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_in_the_middle_brings_back_what_was_not_acknowledged() {
     let Some(vhost) = vhost().await else { return };
-    let (proxy, url) = Proxy::to(vhost.url()).await;
+    let proxy = Proxy::to(vhost.url()).await.unwrap();
+    let url = proxy.through(vhost.url()).unwrap().into();
     let test = RabbitTest::with_config(RabbitConfig { url, ..config(vhost.url()) }).await;
     publish(&*test.queue, Track::Fresh, 0..3).await;
     let mut consumer = test.queue.consume(POOL, 10).await.unwrap();
