@@ -33,7 +33,9 @@ HARBORHOOK_BINARIES="$(realpath "${CARGO_TARGET_DIR:-target}")/debug"
 export HARBORHOOK_BINARIES
 report="$(mktemp)"
 trap 'rm -f "$report"' EXIT
-"$HARBORHOOK_BINARIES/testbed" run cargo test --workspace --locked 2>&1 | tee "$report"
+status=0
+"$HARBORHOOK_BINARIES/testbed" run cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$report" || status=$?
 # One closing line for all test binaries.
 awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
      END { print passed " passed, " failed " failed, " ignored " skipped" }' "$report"
+exit "$status"

@@ -142,14 +142,14 @@ fn transforms_yield_what_their_page_says() {
 #[test]
 fn the_page_names_the_limits_of_filters_and_transforms() {
     for limit in [
-        format!("{} characters", dispatcher_core::limits::TRANSFORM_BYTES_MAX),
+        format!("{} bytes", dispatcher_core::limits::TRANSFORM_BYTES_MAX),
         format!("{} parts", dispatcher_core::limits::TRANSFORM_NODES_MAX),
         format!(
             "{} MiB and {} levels",
             TRANSFORM_RESULT_BYTES_MAX / 1024 / 1024,
             dispatcher_core::limits::JSON_DEPTH_MAX
         ),
-        format!("{} characters", dispatcher_core::limits::FILTER_BYTES_MAX),
+        format!("{} bytes", dispatcher_core::limits::FILTER_BYTES_MAX),
         format!("{} parts", dispatcher_core::limits::FILTER_NODES_MAX),
         format!("{} levels", dispatcher_core::limits::EXPRESSION_DEPTH_MAX),
         "1,000,000 steps".to_owned(),
