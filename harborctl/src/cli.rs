@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Subscription(SubscriptionCommand),
     /// Say which endpoints would get an event, and why the others would not; nothing is sent
     Route(RouteArguments),
+    /// Say what changes between two trees of resources, for reviews; no server is asked
+    Plan(PlanArguments),
     /// Check the signature of a request that was received
     Verify(VerifyArguments),
     /// Run the test receiver alone
@@ -209,6 +211,45 @@ pub(crate) enum SubscriptionCommand {
 pub(crate) struct RouteArguments {
     #[command(flatten)]
     pub(crate) event: EventArguments,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// Folder or file of Kubernetes YAML before the change, or `-` for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: PathBuf,
+
+    /// Folder or file of Kubernetes YAML after the change, or `-` for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) policy: PlanPolicyArguments,
+}
+
+/// What the installation delivers to. Each is the operator's option of the same name.
+#[derive(Debug, Args)]
+pub(crate) struct PlanPolicyArguments {
+    /// The installation delivers over `http` too
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+
+    /// Range of addresses that it delivers to although it is not public; may be given several times
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) allow_address: Vec<String>,
+
+    /// Range of addresses that it never delivers to; may be given several times
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) deny_address: Vec<String>,
+
+    /// Host name that it delivers to although it looks internal; may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) allow_host: Vec<String>,
+
+    /// Port that it delivers to beside those of https, or `any`; may be given several times
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub(crate) allow_port: Vec<String>,
 }
 
 /// Arguments of `verify`.
