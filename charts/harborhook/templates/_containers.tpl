@@ -84,6 +84,7 @@
     - {name: HARBORHOOK_DRAIN_SECONDS, value: {{ $root.Values.drainSeconds | quote }}}
     {{- if $serves }}
     - {name: HARBORHOOK_LISTEN, value: "{{ $root.Values.listenAddress }}:8080"}
+    - {name: HARBORHOOK_ACCESS, value: tokens}
     {{- if $root.Values.access.issuers }}
     - {name: HARBORHOOK_ISSUERS_FILE, value: /etc/harborhook/access/issuers.json}
     {{- end }}

@@ -76,7 +76,7 @@ readinessProbe:
 {{- define "harborhook.commonEnv" -}}
 - {name: HARBORHOOK_LOG, value: {{ .Values.log.filter | quote }}}
 - {name: HARBORHOOK_LOG_FORMAT, value: {{ .Values.log.format | quote }}}
-- {name: HARBORHOOK_SEALING_KEY_FILE, value: /etc/harborhook/sealing/sealing.key}
+- {name: HARBORHOOK_SEALING_KEY_FILE, value: /etc/harborhook/sealing}
 {{- end -}}
 
 {{/* The address policy, for all that plan or deliver. */}}
