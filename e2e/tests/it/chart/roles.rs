@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::support::{Helm, NAMESPACE, Objects, distributed, everything};
 
 /// The rules of a role as lines: `groups/resources[names]: verbs`.
-fn rules(role: &Value) -> Vec<String> {
+fn rules(holder: &Value) -> Vec<String> {
     let join = |value: &Value| {
         let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
         items.iter().map(|item| item.as_str().unwrap()).collect::<Vec<_>>().join(",")
@@ -16,7 +16,7 @@ fn rules(role: &Value) -> Vec<String> {
         let names = names.unwrap_or_default();
         format!("{}/{}{names}: {}", join(&rule["apiGroups"]), join(&rule["resources"]), join(&rule["verbs"]))
     };
-    role["rules"].as_array().unwrap().iter().map(rule).collect()
+    holder["rules"].as_array().unwrap().iter().map(rule).collect()
 }
 
 /// The role of a kind and a name in a namespace.

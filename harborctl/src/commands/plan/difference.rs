@@ -18,7 +18,8 @@ pub(super) struct Difference {
 /// One thing that changes.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Change {
-    pub(super) change: ChangeKind,
+    #[serde(rename = "change")]
+    pub(super) how: ChangeKind,
     #[serde(flatten)]
     pub(super) subject: Subject,
     pub(super) namespace: String,
@@ -91,11 +92,11 @@ impl Change {
                 ("Route", format!("{subscription} -> {endpoint}"), event_types.clone())
             }
         };
-        if self.change == ChangeKind::Changed {
+        if self.how == ChangeKind::Changed {
             what.clone_from(&self.fields);
         }
         json!({
-            "change": self.change.as_str(), "kind": kind, "namespace": self.namespace, "name": name, "what": what,
+            "change": self.how.as_str(), "kind": kind, "namespace": self.namespace, "name": name, "what": what,
         })
     }
 }
@@ -146,7 +147,7 @@ fn not_ready(kind: Kind, place: &Place, trouble: &Trouble, old: Option<&Trouble>
 }
 
 fn endpoint_change(place: &Place, old: Option<&PlannedEndpoint>, new: Option<&PlannedEndpoint>) -> Option<Change> {
-    let (change, shown, fields) = match (old, new) {
+    let (how, shown, fields) = match (old, new) {
         (None, Some(new)) => (ChangeKind::Added, new, Vec::new()),
         (Some(old), None) => (ChangeKind::Removed, old, Vec::new()),
         (Some(old), Some(new)) => {
@@ -163,7 +164,7 @@ fn endpoint_change(place: &Place, old: Option<&PlannedEndpoint>, new: Option<&Pl
         (None, None) => return None,
     };
     let subject = Subject::Endpoint { name: place.name.clone(), host: shown.host.clone() };
-    Some(Change { change, subject, namespace: place.namespace.clone(), fields })
+    Some(Change { how, subject, namespace: place.namespace.clone(), fields })
 }
 
 /// The routes of one subscription. Of one that is not ready, the last good route stays.
@@ -183,13 +184,13 @@ fn route_changes(place: &Place, old: Option<&PlannedSubscription>, new: Option<&
     };
     // Which endpoints it names shows in the routes themselves.
     let fields: Vec<String> = fields.into_iter().filter(|field| !field.starts_with("spec.endpoint")).collect();
-    let of = |change, endpoint: &String, subscription: Option<&PlannedSubscription>, fields: &[String]| {
+    let of = |how, endpoint: &String, subscription: Option<&PlannedSubscription>, fields: &[String]| {
         let subject = Subject::Route {
             subscription: place.name.clone(),
             endpoint: endpoint.clone(),
             event_types: subscription.map(event_types).unwrap_or_default(),
         };
-        Change { change, subject, namespace: place.namespace.clone(), fields: fields.to_vec() }
+        Change { how, subject, namespace: place.namespace.clone(), fields: fields.to_vec() }
     };
     let mut changes = Vec::new();
     for endpoint in before.union(after) {
