@@ -19,7 +19,7 @@ use kube::core::{DynamicObject, ObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub use self::state::{WatchFailure, WatchState, WatchStates};
 use crate::world::Malformed;
 
 /// A kind of resource that is watched.
-pub trait Watched: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Send + Sync + 'static {
+pub trait WatchedResource: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Send + Sync + 'static {
     /// The kind.
     const KIND: Kind;
 
@@ -62,7 +62,7 @@ impl<K> Default for Store<K> {
     }
 }
 
-impl<K: Watched> Store<K> {
+impl<K: WatchedResource> Store<K> {
     /// Whether all objects have been listed once.
     pub fn is_synced(&self) -> bool {
         self.content().is_synced
@@ -120,7 +120,7 @@ impl<K: Watched> Store<K> {
     }
 }
 
-fn keep<K: Watched>(objects: &mut HashMap<(String, String), Kept<K>>, place: (String, String), kept: Kept<K>) {
+fn keep<K: WatchedResource>(objects: &mut HashMap<(String, String), Kept<K>>, place: (String, String), kept: Kept<K>) {
     match objects.entry(place) {
         Entry::Occupied(mut before) => {
             let version = |kept: &Kept<K>| kept.object.meta().resource_version.clone();
@@ -133,7 +133,7 @@ fn keep<K: Watched>(objects: &mut HashMap<(String, String), Kept<K>>, place: (St
     }
 }
 
-fn understand<K: Watched>(object: DynamicObject) -> Option<((String, String), Kept<K>)> {
+fn understand<K: WatchedResource>(object: DynamicObject) -> Option<((String, String), Kept<K>)> {
     let Understood { object, malformed } = object::understand::<K>(object)?;
     let meta = object.meta();
     let place = (meta.namespace.clone()?, meta.name.clone()?);
@@ -160,7 +160,7 @@ pub struct Watch<K> {
     pub resync: Duration,
 }
 
-impl<K: Watched> Watch<K> {
+impl<K: WatchedResource> Watch<K> {
     /// Watches until it is told to stop.
     pub async fn run(self, shutdown: CancellationToken) {
         let resource = kube::discovery::ApiResource::erase::<K>(&());
@@ -203,6 +203,16 @@ pub(super) enum Arrived<K> {
     List(Vec<K>),
 }
 
+impl<K> Arrived<K> {
+    pub(super) fn map<M>(self, mut convert: impl FnMut(K) -> M) -> Arrived<M> {
+        match self {
+            Self::Put(object) => Arrived::Put(convert(object)),
+            Self::Gone(object) => Arrived::Gone(convert(object)),
+            Self::List(objects) => Arrived::List(objects.into_iter().map(convert).collect()),
+        }
+    }
+}
+
 /// Follows a watch, and begins again with growing pauses when it fails; all the while the store stays as it was.
 pub(super) async fn follow<K, S: Stream<Item = watcher::Result<Event<K>>>>(
     mut begin: impl FnMut() -> S,
@@ -237,5 +247,21 @@ pub(super) async fn follow<K, S: Stream<Item = watcher::Result<Event<K>>>>(
             states.works(name);
             pause = WATCH_RETRY_PAUSE_MIN;
         }
+    }
+}
+
+impl WatchedResource for crds::Endpoint {
+    const KIND: Kind = Kind::Endpoint;
+
+    fn least_spec() -> Value {
+        json!({})
+    }
+}
+
+impl WatchedResource for crds::Subscription {
+    const KIND: Kind = Kind::Subscription;
+
+    fn least_spec() -> Value {
+        json!({"eventTypes": []})
     }
 }

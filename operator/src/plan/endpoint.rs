@@ -12,7 +12,6 @@ use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, RowKey, SigningKey, SigningScheme};
 use sha2::{Digest, Sha256};
 
-use super::memory::Settled;
 use super::{GenerateSecret, Memory, PlanContext, Planned, Situation};
 use crate::validate::{Problem, ValidatedEndpoint, validate_endpoint};
 use crate::world::{SecretState, World, named_secrets};
@@ -125,25 +124,17 @@ fn judge(
         if !known.problems.is_empty() {
             return Judged { row: None, problems: known.problems.clone(), retires_at_unix_ms: None };
         }
-        let settled = known.settled.filter(|settled| {
-            settled.version == version && settled.retires_at_unix_ms.is_none_or(|at| at > *now_unix_ms)
-        });
-        if let Some(settled) = settled.filter(|_| previous.is_some()) {
-            return Judged { row: None, problems: Vec::new(), retires_at_unix_ms: settled.retires_at_unix_ms };
+        if let Some(retires_at_unix_ms) = known.is_settled(previous, version, *now_unix_ms) {
+            return Judged { row: None, problems: Vec::new(), retires_at_unix_ms };
         }
     }
-    let (judged, settled) = match validate_endpoint(resource, world, context.address_policy) {
-        Ok(valid) => {
-            let (row, retires_at_unix_ms) =
-                row_of(resource, (tenant, name), valid, previous, context, *now_unix_ms);
-            let settled = (Some(&row) == previous).then_some(Settled { version, retires_at_unix_ms });
-            (Judged { row: Some(row), problems: Vec::new(), retires_at_unix_ms }, settled)
-        }
-        Err(problems) => (Judged { row: None, problems, retires_at_unix_ms: None }, None),
-    };
-    let problems = judged.problems.clone();
-    memory.judge_endpoint(id, resource, (namespace, &world.secrets, named), pool_exists, problems, settled);
-    judged
+    let verdict = validate_endpoint(resource, world, context.address_policy)
+        .map(|valid| row_of(resource, (tenant, name), valid, previous, context, *now_unix_ms));
+    memory.judge_endpoint(id, resource, (namespace, &world.secrets, named), pool_exists, verdict.clone());
+    match verdict {
+        Ok((row, retires_at_unix_ms)) => Judged { row: Some(row), problems: Vec::new(), retires_at_unix_ms },
+        Err(problems) => Judged { row: None, problems, retires_at_unix_ms: None },
+    }
 }
 
 /// Names of the Secrets that an endpoint needs, each once.

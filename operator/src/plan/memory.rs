@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crds::{Endpoint, Subscription};
 use dispatcher_core::id::{EndpointId, SubscriptionId};
-use dispatcher_core::table::TableVersion;
+use dispatcher_core::table::{EndpointRow, TableVersion};
 use kube::core::ObjectMeta;
 
 use crate::validate::Problem;
@@ -31,18 +31,39 @@ pub(super) struct JudgedEndpoint {
     pool_exists: bool,
     /// What is wrong with it.
     pub(super) problems: Vec<Problem>,
+    /// The row that it deserved, until it is known to be published.
+    deserved: Option<Box<(EndpointRow, Option<u64>)>>,
     /// The published row that was found to be what it deserves.
-    pub(super) settled: Option<Settled>,
+    settled: Option<Settled>,
     plan: u64,
 }
 
 /// A row that needs no change while it stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settled {
+struct Settled {
     /// The version that made it.
-    pub(super) version: TableVersion,
+    version: TableVersion,
     /// When a signing key in it retires, in milliseconds since the Unix epoch.
-    pub(super) retires_at_unix_ms: Option<u64>,
+    retires_at_unix_ms: Option<u64>,
+}
+
+impl JudgedEndpoint {
+    /// Whether the published row, which this version made, is what the endpoint deserves; and when a key in it retires.
+    pub(super) fn is_settled(
+        &mut self,
+        published: Option<&EndpointRow>,
+        version: TableVersion,
+        now_unix_ms: u64,
+    ) -> Option<Option<u64>> {
+        let published = published?;
+        if let Some((_, retires_at_unix_ms)) = self.deserved.as_deref().filter(|(row, _)| row == published) {
+            self.settled = Some(Settled { version, retires_at_unix_ms: *retires_at_unix_ms });
+            self.deserved = None;
+        }
+        let settled = self.settled.filter(|settled| settled.version == version)?;
+        let is_over = settled.retires_at_unix_ms.is_some_and(|at| at <= now_unix_ms);
+        (!is_over).then_some(settled.retires_at_unix_ms)
+    }
 }
 
 /// A subscription that was judged, by itself.
@@ -94,22 +115,28 @@ impl Memory {
         Some(judged)
     }
 
-    /// Remembers what was found out about an endpoint that names these Secrets.
+    /// Remembers what was found out about an endpoint that names these Secrets: the row that it deserves, and when a key
+    /// in it retires; or what is wrong.
     pub(super) fn judge_endpoint(
         &mut self,
         id: EndpointId,
         resource: &Arc<Endpoint>,
         (namespace, secrets, named): (&str, &Secrets, Vec<String>),
         pool_exists: bool,
-        problems: Vec<Problem>,
-        settled: Option<Settled>,
+        verdict: Result<(EndpointRow, Option<u64>), Vec<Problem>>,
     ) {
-        let secrets =
-            named.into_iter().map(|name| (secrets.shared(namespace, &name).cloned(), name)).map(|(state, name)| (name, state));
+        let secrets = named.into_iter().map(|name| {
+            let state = secrets.shared(namespace, &name).cloned();
+            (name, state)
+        });
         let secrets = secrets.collect();
-        let resource = Arc::clone(resource);
-        self.endpoints
-            .insert(id, JudgedEndpoint { resource, secrets, pool_exists, problems, settled, plan: self.plan });
+        let (deserved, problems) = match verdict {
+            Ok(row) => (Some(Box::new(row)), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        let (resource, plan) = (Arc::clone(resource), self.plan);
+        let judged = JudgedEndpoint { resource, secrets, pool_exists, problems, deserved, settled: None, plan };
+        self.endpoints.insert(id, judged);
     }
 
     /// What is wrong with a subscription by itself; `judge` finds it out if it has changed since.

@@ -18,8 +18,6 @@ pub const CONFIRMATION_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 pub const LEDGER_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the ledger is asked what endpoints did.
 pub const FACTS_LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// For how long a status that is on its way counts as written.
-pub const STATUS_UNDERWAY_MAX: Duration = Duration::from_mins(2);
 /// Deadline of one request to the API server; watches have their own.
 pub const KUBERNETES_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Seconds after which the API server ends a watch, which then goes on where it was.

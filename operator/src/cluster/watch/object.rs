@@ -3,7 +3,7 @@
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
-use super::Watched;
+use super::WatchedResource;
 
 /// Annotation in which `kubectl apply` keeps a second copy of an object.
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -18,7 +18,7 @@ pub(super) struct Understood<K> {
 }
 
 /// Reads an object. What nobody here looks at is left out: the fields' managers, and the copy that `kubectl` keeps.
-pub(super) fn understand<K: Watched>(object: DynamicObject) -> Option<Understood<K>> {
+pub(super) fn understand<K: WatchedResource>(object: DynamicObject) -> Option<Understood<K>> {
     let DynamicObject { mut metadata, data, .. } = object;
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    fn read<K: Watched>(object: Value) -> Understood<K> {
+    fn read<K: WatchedResource>(object: Value) -> Understood<K> {
         understand(serde_json::from_value(object).unwrap()).unwrap()
     }
 

@@ -100,7 +100,14 @@ impl WatchStates {
     }
 
     pub(in crate::cluster) fn failed(&self, name: &str, error: &watcher::Error) {
-        let failure = WatchFailure::of(error);
+        self.fails(name, WatchFailure::of(error), &error.to_string());
+    }
+
+    pub(in crate::cluster) fn late(&self, name: &str) {
+        self.fails(name, WatchFailure::Unavailable, "no answer in time");
+    }
+
+    fn fails(&self, name: &str, failure: WatchFailure, error: &str) {
         if let Some(state) = self.states().get_mut(name) {
             state.failures += 1;
         }
@@ -109,7 +116,7 @@ impl WatchStates {
             tracing::info!(watch = name, "the watch has expired; everything is listed anew");
         } else if self.set(name, WatchState::Fails(failure)) {
             let complaint = self.states().get(name).and_then(|state| complaint(name, state)).unwrap_or_default();
-            tracing::warn!(watch = name, reason = failure.as_str(), %error, "{complaint}; trying again");
+            tracing::warn!(watch = name, reason = failure.as_str(), error, "{complaint}; trying again");
         }
     }
 
@@ -133,6 +140,13 @@ fn complaint(name: &str, state: &State) -> Option<String> {
     match state {
         WatchState::Works => None,
         WatchState::Starting => Some(format!("{name}: not listed yet")),
+        WatchState::Fails(WatchFailure::Forbidden) if *plural == "namespaces" => {
+            let what = namespace.as_ref().map_or_else(
+                || "a ClusterRole grant list and watch on namespaces".to_owned(),
+                |namespace| format!("a Role in namespace {namespace} grant get on namespaces"),
+            );
+            Some(format!("{name}: not allowed: let {what}"))
+        }
         WatchState::Fails(WatchFailure::Missing) => Some(format!(
             "{name}: the CustomResourceDefinition {plural}.{group} is missing or does not serve {}: install the \
              definitions of this release",
