@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::PAGE_ROWS_MAX;
 use dispatcher_core::redacted::Redacted;
 use url::Url;
@@ -224,32 +225,9 @@ pub(crate) struct PlanArguments {
     #[arg(long, value_name = "PATH")]
     pub(crate) to: PathBuf,
 
+    /// What the installation delivers to
     #[command(flatten)]
-    pub(crate) policy: PlanPolicyArguments,
-}
-
-/// What the installation delivers to. Each is the operator's option of the same name.
-#[derive(Debug, Args)]
-pub(crate) struct PlanPolicyArguments {
-    /// The installation delivers over `http` too
-    #[arg(long)]
-    pub(crate) allow_http: bool,
-
-    /// Range of addresses that it delivers to although it is not public; may be given several times
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) allow_address: Vec<String>,
-
-    /// Range of addresses that it never delivers to; may be given several times
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) deny_address: Vec<String>,
-
-    /// Host name that it delivers to although it looks internal; may be given several times
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) allow_host: Vec<String>,
-
-    /// Port that it delivers to beside those of https, or `any`; may be given several times
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    pub(crate) allow_port: Vec<String>,
+    pub(crate) address: AddressArguments,
 }
 
 /// Arguments of `verify`.
@@ -363,7 +341,9 @@ mod tests {
     #[test]
     fn the_help_names_every_exit_code() {
         use crate::exit::Exit;
-        for exit in [Exit::Done, Exit::AnswerIsNo, Exit::Configuration, Exit::Unreachable, Exit::Refused, Exit::Interrupted] {
+        for exit in
+            [Exit::Done, Exit::AnswerIsNo, Exit::Configuration, Exit::Unreachable, Exit::Refused, Exit::Interrupted]
+        {
             assert!(AFTER_HELP.contains(&format!(" {} ", exit.code())), "{exit:?}");
         }
     }

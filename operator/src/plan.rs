@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use crds::Kind;
 use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
 use crds::subscription::SubscriptionStatus;
-use crds::Kind;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
@@ -267,9 +267,7 @@ impl<'a> Published<'a> {
         previous: Option<&'a Row>,
     ) -> (Option<Cow<'a, Row>>, Option<TableVersion>) {
         match (row, previous) {
-            (Some(row), Some(previous)) if row == *previous => {
-                (Some(Cow::Borrowed(previous)), Some(self.version(key)))
-            }
+            (Some(row), Some(previous)) if row == *previous => (Some(Cow::Borrowed(previous)), Some(self.version(key))),
             (row, None) if row.is_none() => (None, Some(TableVersion::default())),
             (row, _) => (row.map(Cow::Owned), None),
         }

@@ -20,6 +20,9 @@
     {{- with .Values.watchNamespaces }}
     - {name: HARBORHOOK_WATCH_NAMESPACE, value: {{ join "," . | quote }}}
     {{- end }}
+    {{- if include "harborhook.watchSecrets" . }}
+    - {name: HARBORHOOK_WATCH_SECRETS, value: "true"}
+    {{- end }}
     {{- with .Values.operator.resyncSeconds }}
     - {name: HARBORHOOK_RESYNC_SECONDS, value: {{ . | quote }}}
     {{- end }}
@@ -48,6 +51,22 @@
     {{- if not (include "harborhook.distributed" .) }}
     - {name: ledger, mountPath: /var/lib/harborhook}
     {{- end }}
+{{- end -}}
+
+{{/* "true" if the operator watches Secrets: in all of the namespaces that it serves, by name, or in none. */}}
+{{- define "harborhook.watchSecrets" -}}
+{{- $watched := list -}}
+{{- range .Values.tenants -}}
+{{- if .watchSecrets -}}
+{{- $watched = append $watched .namespace -}}
+{{- end -}}
+{{- end -}}
+{{- if $watched -}}
+{{- if ne (sortAlpha $watched | join ",") (sortAlpha .Values.watchNamespaces | join ",") -}}
+{{- fail "tenants: watchSecrets is for all of watchNamespaces or for none; allSecrets lets the operator read without watching" -}}
+{{- end -}}
+true
+{{- end -}}
 {{- end -}}
 
 {{/* The token of the operator's account, for one container instead of the whole pod. */}}

@@ -7,14 +7,13 @@ mod tree;
 use std::path::Path;
 
 use dispatcher::clock::now_unix_ms;
-use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
 use operator::world::files::{Loaded, STREAM, load_path, load_stream};
 use serde_json::{Value, json};
 
 use self::difference::{Difference, difference};
 use self::tree::Tree;
 use super::cell;
-use crate::cli::{PlanArguments, PlanPolicyArguments};
+use crate::cli::PlanArguments;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output};
 use crate::table::Column;
@@ -33,7 +32,7 @@ pub(crate) fn run(arguments: &PlanArguments, output: &Output) -> Result<Exit, Fa
     if is_stream(&arguments.from) && is_stream(&arguments.to) {
         return Err(Failure::Local("standard input (`-`) can be given only once".to_owned()));
     }
-    let policy = address_policy(&arguments.policy)?;
+    let policy = arguments.address.policy();
     let now = now_unix_ms();
     let read = |path: &Path| Ok::<_, Failure>(Tree::plan(load(path)?, &policy, now));
     let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
@@ -43,7 +42,7 @@ pub(crate) fn run(arguments: &PlanArguments, output: &Output) -> Result<Exit, Fa
     let difference = difference(&from, &to);
     tell(&difference, &to, output)?;
     Ok(if !to.file_problems.is_empty() || difference.gets_worse() {
-        Exit::Usage
+        Exit::Configuration
     } else if difference.changes.is_empty() {
         Exit::Done
     } else {
@@ -89,40 +88,4 @@ fn tell(difference: &Difference, to: &Tree, output: &Output) -> Result<(), Failu
         output.notice(&format!("not in the tree, taken to be there and right: Secret {}", assumed.join(", ")));
     }
     Ok(())
-}
-
-/// What the installation allows, as the operator's options of the same names say it.
-fn address_policy(arguments: &PlanPolicyArguments) -> Result<AddressPolicy, Failure> {
-    let mut policy = AddressPolicy {
-        allow_http: arguments.allow_http,
-        allow_hosts: arguments.allow_host.clone(),
-        ..AddressPolicy::public_https()
-    };
-    for (option, texts, ranges) in [
-        ("--allow-address", &arguments.allow_address, &mut policy.allow),
-        ("--deny-address", &arguments.deny_address, &mut policy.deny),
-    ] {
-        for text in texts {
-            let range = text.parse();
-            ranges
-                .push(range.map_err(|_| Failure::Local(format!("{option}: {text} is no range such as 10.1.0.0/16")))?);
-        }
-    }
-    policy.ports = ports(arguments)?;
-    Ok(policy)
-}
-
-fn ports(arguments: &PlanPolicyArguments) -> Result<PortRule, Failure> {
-    if arguments.allow_port.iter().any(|port| port == "any") {
-        return Ok(PortRule::Any);
-    }
-    let mut open = HTTPS_PORTS.to_vec();
-    if arguments.allow_http {
-        open.extend(HTTP_PORTS);
-    }
-    for text in &arguments.allow_port {
-        let port = text.parse().ok().filter(|port| *port > 0);
-        open.push(port.ok_or_else(|| Failure::Local(format!("--allow-port: {text} is neither a port nor `any`")))?);
-    }
-    Ok(PortRule::Only(open))
 }

@@ -33,7 +33,7 @@ const RESOURCES: [&str; 3] = [
     "events.k8s.io/events: create,patch",
 ];
 const LEADER: [&str; 5] = [
-    "coordination.k8s.io/leases[harborhook-operator]: get,patch,update",
+    "coordination.k8s.io/leases[harborhook-operator]: get,update",
     "coordination.k8s.io/leases: create",
     "harborhook.dev/hookpools: get,list,watch",
     "harborhook.dev/hookpools/status: patch",
@@ -64,7 +64,7 @@ fn in_its_own_namespace_it_leads_and_where_there_are_pools_looks_after_them() {
     assert_eq!(rules(role(&embedded, "harborhook-operator", NAMESPACE)), LEADER);
     let objects = helm.render(&distributed(&json!({"operator": {"leaseName": "mine"}})));
     let mut expected = [&LEADER[..], &POOLS].concat();
-    expected[0] = "coordination.k8s.io/leases[mine]: get,patch,update";
+    expected[0] = "coordination.k8s.io/leases[mine]: get,update";
     assert_eq!(rules(role(&objects, "harborhook-operator", NAMESPACE)), expected);
 }
 
@@ -74,8 +74,8 @@ fn in_a_tenants_namespace_it_reads_the_secrets_that_are_named_and_more_only_wher
     let objects = helm.render(&everything());
     for (namespace, expected) in [
         ("shop", vec!["/secrets[billing-hook]: get"]),
-        ("bank", vec!["/secrets: get,list,watch", "/secrets: create,patch"]),
-        ("club", vec!["/secrets: get", "/secrets: create,patch"]),
+        ("bank", vec!["/secrets: get"]),
+        ("club", vec!["/secrets: get", "/secrets: create,update"]),
     ] {
         assert_eq!(rules(role(&objects, "harborhook-secrets", namespace)), expected, "{namespace}");
     }
@@ -83,9 +83,30 @@ fn in_a_tenants_namespace_it_reads_the_secrets_that_are_named_and_more_only_wher
 }
 
 #[test]
+fn secrets_are_watched_in_every_namespace_that_is_served_or_in_none() {
+    let Some(helm) = Helm::find() else { return };
+    let tenant = |namespace: &str| json!({"namespace": namespace, "watchSecrets": true});
+    let objects =
+        helm.render(&json!({"watchNamespaces": ["shop", "bank"], "tenants": [tenant("bank"), tenant("shop")]}));
+    for namespace in ["shop", "bank"] {
+        assert_eq!(rules(role(&objects, "harborhook-secrets", namespace)), ["/secrets: get,list,watch"]);
+    }
+    let container = &objects.one("StatefulSet", "harborhook")["spec"]["template"]["spec"]["containers"][1];
+    let variable = json!({"name": "HARBORHOOK_WATCH_SECRETS", "value": "true"});
+    assert!(container["env"].as_array().unwrap().contains(&variable), "{container}");
+    for values in [
+        json!({"tenants": [tenant("shop")]}),
+        json!({"watchNamespaces": ["shop", "bank"], "tenants": [tenant("shop")]}),
+    ] {
+        let refusal = helm.refuse(&values);
+        assert!(refusal.contains("for all of watchNamespaces or for none"), "{refusal}");
+    }
+}
+
+#[test]
 fn a_tenant_is_never_the_namespace_that_holds_the_sealing_key() {
     let Some(helm) = Helm::find() else { return };
-    let refusal = helm.refuse(&json!({"tenants": [{"namespace": NAMESPACE, "watchSecrets": true}]}));
+    let refusal = helm.refuse(&json!({"tenants": [{"namespace": NAMESPACE, "allSecrets": true}]}));
     assert!(refusal.contains("is the release's own namespace"), "{refusal}");
     // An entry that says no Secret would be a list without names, which allows all.
     let refusal = helm.refuse(&json!({"tenants": [{"namespace": "shop", "secretNames": []}]}));

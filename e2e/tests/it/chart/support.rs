@@ -124,7 +124,7 @@ pub(crate) fn everything() -> Value {
         }]},
         "tenants": [
             {"namespace": "shop", "secretNames": ["billing-hook"]},
-            {"namespace": "bank", "watchSecrets": true, "generateSecrets": true},
+            {"namespace": "bank", "allSecrets": true},
             {"namespace": "club", "generateSecrets": true},
         ],
         "operator": {"resyncSeconds": 60, "podLabels": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},

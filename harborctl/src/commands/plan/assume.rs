@@ -1,11 +1,12 @@
 //! What a tree of resources usually does not hold: Secrets and pools. They are taken to be there and right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::Endpoint;
 use crds::endpoint::{Auth, SecretKeyRef};
 use dispatcher_core::redacted::Redacted;
-use operator::world::{Pool, SecretData, SecretState, World};
+use operator::world::{SecretData, SecretState, World};
 use operator::{effective, generate};
 
 use super::tree::Place;
@@ -30,13 +31,13 @@ pub(super) fn assume(world: &mut World) -> BTreeSet<Place> {
         // Nothing stands for a certificate: without one the rest is planned.
         let names = certificates(endpoint).into_iter().filter(|name| is_missing(name)).collect::<Vec<_>>();
         if !names.is_empty() {
-            endpoint.spec.tls = None;
+            Arc::make_mut(endpoint).spec.tls = None;
         }
         for name in names {
             missing.entry(Place::new(&namespace, &name)).or_default();
         }
         let pool = effective::pool(&endpoint.spec).to_owned();
-        world.pools.entry(pool).or_insert(Pool { running: 1, up_to_date: 1 });
+        world.pools.entry(pool).or_insert_with(|| world.ingest.clone());
     }
     let places = missing.keys().cloned().collect();
     for (place, data) in missing {
