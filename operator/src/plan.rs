@@ -1,6 +1,8 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
+mod change;
 mod endpoint;
+pub mod events;
 mod status;
 mod subscription;
 
@@ -14,7 +16,10 @@ use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TenantRow};
+use serde::Serialize;
 
+pub use self::change::StatusChange;
+use self::events::{PlannedEvent, Regarding};
 use self::subscription::PlannedSubscription;
 use crate::validate::Problem;
 use crate::world::World;
@@ -57,10 +62,15 @@ pub struct ObjectStatus {
     pub name: String,
     /// Its whole new status.
     pub body: StatusBody,
+    /// What is new in it.
+    pub change: StatusChange,
+    /// What is to be told once it is written.
+    pub events: Vec<PlannedEvent>,
 }
 
-/// A status of one of the kinds.
-#[derive(Clone, Debug, PartialEq)]
+/// A status of one of the kinds. Its JSON is that of the kind's `status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
@@ -110,6 +120,14 @@ struct Planned<'a, Resource, Row> {
     is_current: bool,
     /// What holds until its problems are gone, in words for its owner.
     meanwhile: Option<&'static str>,
+}
+
+impl<R: kube::ResourceExt, Row> Planned<'_, R, Row> {
+    /// Whom its Events are about.
+    fn regarding(&self, kind: Kind) -> Regarding<'_> {
+        let uid = self.resource.meta().uid.as_deref();
+        Regarding { kind, namespace: self.namespace, name: self.name, uid }
+    }
 }
 
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
