@@ -93,12 +93,7 @@ pub(super) fn plan_endpoint<'a>(
 }
 
 /// The last row of an endpoint that is not valid now.
-fn last_row(
-    resource: &Endpoint,
-    previous: &EndpointRow,
-    problem: Option<&Problem>,
-    is_undecided: bool,
-) -> EndpointRow {
+fn last_row(resource: &Endpoint, previous: &EndpointRow, problem: Option<&Problem>, is_undecided: bool) -> EndpointRow {
     let state = match problem {
         _ if resource.spec.suspend => EndpointState::Suspended,
         _ if is_undecided => previous.state.clone(),

@@ -97,15 +97,15 @@ impl Memory {
         pool_exists: bool,
     ) -> Option<&mut JudgedEndpoint> {
         let judged = self.endpoints.get_mut(&id)?;
-        let is_same_secret = |(name, before): &(String, Option<Arc<SecretState>>)| {
-            match (before, secrets.shared(namespace, name)) {
+        let is_same_secret =
+            |(name, before): &(String, Option<Arc<SecretState>>)| match (before, secrets.shared(namespace, name)) {
                 (Some(before), Some(now)) => Arc::ptr_eq(before, now) || before == now,
                 (before, now) => before.is_none() && now.is_none(),
-            }
-        };
+            };
         let is_same = pool_exists == judged.pool_exists
             && (Arc::ptr_eq(&judged.resource, resource)
-                || judged.resource.spec == resource.spec && is_same_metadata(&judged.resource.metadata, &resource.metadata))
+                || judged.resource.spec == resource.spec
+                    && is_same_metadata(&judged.resource.metadata, &resource.metadata))
             && judged.secrets.iter().all(is_same_secret);
         if !is_same {
             return None;
@@ -148,15 +148,15 @@ impl Memory {
     ) -> Vec<Problem> {
         if let Some(judged) = self.subscriptions.get_mut(&id)
             && (Arc::ptr_eq(&judged.resource, resource)
-                || judged.resource.spec == resource.spec && is_same_metadata(&judged.resource.metadata, &resource.metadata))
+                || judged.resource.spec == resource.spec
+                    && is_same_metadata(&judged.resource.metadata, &resource.metadata))
         {
             judged.resource = Arc::clone(resource);
             judged.plan = self.plan;
             return judged.problems.clone();
         }
         let problems = judge(resource);
-        let judged =
-            JudgedSubscription { resource: Arc::clone(resource), problems: problems.clone(), plan: self.plan };
+        let judged = JudgedSubscription { resource: Arc::clone(resource), problems: problems.clone(), plan: self.plan };
         self.subscriptions.insert(id, judged);
         problems
     }
