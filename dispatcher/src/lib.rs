@@ -2,6 +2,7 @@
 //!
 //! Roles `ingest` and `deliver` meet only in the [`ledger`] and the [`queue`]. Nothing here knows Kubernetes.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod problem;
 pub mod queue;
 pub mod readiness;
+pub mod sealing;
 pub mod server;
 pub mod service;
 pub mod snapshot;

@@ -1,6 +1,8 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
 mod endpoint;
+mod issuer;
+mod revision;
 mod status;
 mod subscription;
 
@@ -167,6 +169,7 @@ pub fn plan(world: &World, context: &PlanContext<'_>, now_unix_ms: u64) -> Plan 
         statuses.subscription(&planned, endpoints_count);
         want(tenant, planned.namespace, planned.row.map(Row::Subscription));
     }
+    wanted.extend(issuer::wanted(world).map(|row| (row.key(), row)));
     plan.table = difference(&world.published, wanted);
     plan.look_in(statuses.next_look_in);
     plan.statuses = statuses.changed;
@@ -186,7 +189,7 @@ impl<'a> Published<'a> {
             match row {
                 Row::Endpoint(row) => drop(published.endpoints.insert(row.id, row)),
                 Row::Subscription(row) => drop(published.subscriptions.insert(row.id, row)),
-                Row::Tenant(_) => {}
+                Row::Tenant(_) | Row::Issuer(_) => {}
             }
         }
         published

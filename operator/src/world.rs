@@ -12,7 +12,7 @@ use crds::{Endpoint, Subscription};
 use dispatcher::ledger::{Disabled, EndpointFacts};
 use dispatcher_core::id::TenantId;
 use dispatcher_core::redacted::Redacted;
-use dispatcher_core::table::{DEFAULT_POOL, Row};
+use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row};
 
 use crate::plan::{ObjectStatus, Plan, StatusBody};
 
@@ -29,6 +29,8 @@ pub struct World {
     pub secrets: Secrets,
     /// Pools that exist, by name, with what their dispatchers have loaded.
     pub pools: BTreeMap<String, Pool>,
+    /// Whose tokens are to be accepted; `None` while that is not known, and then those that are published stay.
+    pub issuers: Option<Vec<IssuerRow>>,
     /// The routing table as it stands in the ledger.
     pub published: Vec<Row>,
     /// What endpoints' deliveries did in the last [`dispatcher_core::limits::FACTS_WINDOW`].
@@ -83,6 +85,7 @@ impl Default for World {
             subscriptions: Vec::new(),
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool { running: 1, up_to_date: 1 })]),
+            issuers: None,
             published: Vec::new(),
             facts: Vec::new(),
             disabled: Vec::new(),

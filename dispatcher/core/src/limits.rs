@@ -1,9 +1,11 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod access;
 mod tools;
 
 use std::time::Duration;
 
+pub use self::access::*;
 pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------
