@@ -5,8 +5,11 @@ mod agreement;
 mod apply;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod sealing;
 mod tls;
 mod token;

@@ -47,5 +47,12 @@ pub const JWKS_RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long the last keys stay in use while their issuer cannot be asked: it could not withdraw one either.
 pub const JWKS_STALE_MAX: Duration = Duration::from_hours(24);
 
+/// How often the API server is asked who issues the cluster's tokens.
+pub const CLUSTER_ISSUER_INTERVAL: Duration = Duration::from_mins(1);
+/// Shortest pause before it is asked again when it did not answer; it doubles.
+pub const CLUSTER_ISSUER_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Bound on one answer of it.
+pub const CLUSTER_ISSUER_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Most keys that sealed secrets are opened with.
 pub const SEALING_KEYS_MAX: usize = 16;

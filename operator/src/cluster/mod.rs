@@ -1,0 +1,3 @@
+//! All that talks to an API server.
+
+pub mod issuer;
