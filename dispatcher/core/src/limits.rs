@@ -1,11 +1,13 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod access;
 mod cluster;
 mod control;
 mod tools;
 
 use std::time::Duration;
 
+pub use self::access::*;
 pub use self::cluster::*;
 pub use self::control::*;
 pub use self::tools::*;

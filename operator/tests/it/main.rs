@@ -6,8 +6,11 @@ mod apply;
 mod control;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod sealing;
 mod tls;
 mod token;
