@@ -3,6 +3,8 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod files;
 mod fixtures;
 mod limits;
