@@ -68,7 +68,7 @@ pub(crate) fn build_archive(context: &Path, arguments: &[String], tag: &str, arc
             .arg(storage.path().join("root"))
             .arg("--runroot")
             .arg(storage.path().join("run"))
-            .args(["--storage-driver", "vfs"])
+            .args(["--storage-driver", "overlay"])
             .env("BUILDAH_ISOLATION", "chroot")
             .env("TMPDIR", storage.path());
         command

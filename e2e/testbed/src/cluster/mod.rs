@@ -29,8 +29,6 @@ pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 const EXTENSION: &str = "testbed.harborhook.dev";
 /// Field of that entry: process id of the node's PID 1 as the host sees it.
 const NODE_PROCESS: &str = "nodeProcess";
-/// Where Debian has what the node takes from it.
-const CONTAINERD: &str = "containerd";
 
 /// A cluster, with the means to look at it and to change it.
 ///
@@ -78,7 +76,7 @@ impl Cluster {
     }
 
     /// The cluster that the environment names, if it names one.
-    pub(crate) async fn named(environment: &Environment) -> Result<Option<Self>> {
+    pub async fn named(environment: &Environment) -> Result<Option<Self>> {
         let Some(kubeconfig) = environment.kubeconfig.clone() else { return Ok(None) };
         let built = Programs::of_cache(environment).ok();
         let program = |named: &Option<PathBuf>, name: &str| {

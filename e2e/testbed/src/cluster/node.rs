@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use uuid::Uuid;
+use serde_json::Value;
 
-use super::CONTAINERD;
+use super::NODE_NAME;
 use super::credentials::Credentials;
 use super::programs::{GO, Programs};
 use crate::announce;
@@ -38,7 +38,7 @@ const PAUSE_IMAGE: &str = include_str!("../../../cluster/pause/Dockerfile");
 const PROGRAMS: &[(&str, &str)] = &[
     UNSHARE,
     GO,
-    (CONTAINERD, "apt-get install containerd"),
+    ("containerd", "apt-get install containerd"),
     ("runc", "apt-get install runc"),
     ("/usr/lib/cni/bridge", "apt-get install containernetworking-plugins"),
     ("buildah", "apt-get install buildah"),
@@ -101,7 +101,8 @@ impl Node {
         let mut sandbox = Sandbox::new(&files)?;
         let folder = sandbox.folder().to_owned();
         fs::copy(&ingredients.pause, folder.join(format!("var/{FOLDER}/pause.tar")))?;
-        let control_group = format!("harborhook-testbed-{}", Uuid::new_v4().simple());
+        // In every hierarchy the control group has the name of the folder, which no other has.
+        let control_group = folder.file_name().context("the folder has no name")?.to_owned();
         let programs = ingredients.programs.folder_names().map(|name| format!("/run/cache/{name}"));
         let path = programs.chain(["/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]).collect::<Vec<_>>().join(":");
         let arguments = [&folder, &ingredients.cache, Path::new(&control_group), Path::new(&path)];
@@ -143,9 +144,12 @@ impl Drop for Node {
     }
 }
 
+/// Pods need the node, and the account that they run as unless they name another.
 async fn is_ready(kubectl: &Kubectl) -> Result<bool> {
-    let output = kubectl.output(["get", "nodes", "--output", "json"]).await?;
-    let Ok(nodes) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return Ok(false) };
-    let conditions = nodes["items"][0]["status"]["conditions"].as_array();
+    let node = format!("node/{NODE_NAME}");
+    let output = kubectl.output(["get", &node, "serviceaccount/default", "--output", "json"]).await?;
+    let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) else { return Ok(false) };
+    let Some([node, _account]) = answer["items"].as_array().map(Vec::as_slice) else { return Ok(false) };
+    let conditions = node["status"]["conditions"].as_array();
     Ok(conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")))
 }
