@@ -1,8 +1,12 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
+mod change;
 mod endpoint;
+pub mod events;
+mod issuer;
 mod memory;
 pub mod removal;
+mod revision;
 mod status;
 mod subscription;
 
@@ -21,6 +25,10 @@ use dispatcher_core::table::{
     EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
 };
 
+use serde::Serialize;
+
+pub use self::change::StatusChange;
+use self::events::{PlannedEvent, Regarding};
 pub use self::memory::Memory;
 use self::subscription::PlannedSubscription;
 use crate::validate::{Neighbours, Problem};
@@ -64,10 +72,15 @@ pub struct ObjectStatus {
     pub name: String,
     /// Its whole new status.
     pub body: StatusBody,
+    /// What is new in it.
+    pub change: StatusChange,
+    /// What is to be told once it is written.
+    pub events: Vec<PlannedEvent>,
 }
 
-/// A status of one of the kinds.
-#[derive(Clone, Debug, PartialEq)]
+/// A status of one of the kinds. Its JSON is that of the kind's `status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
@@ -139,6 +152,14 @@ struct Wanted {
     put: BTreeMap<RowKey, Row>,
 }
 
+impl<R: kube::ResourceExt, Row: Clone> Planned<'_, R, Row> {
+    /// Whom its Events are about.
+    fn regarding(&self, kind: Kind) -> Regarding<'_> {
+        let uid = self.resource.meta().uid.as_deref();
+        Regarding { kind, namespace: self.namespace, name: self.name, uid }
+    }
+}
+
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
 ///
 /// Statuses speak of the published table: the plan that changes a row says that it waits, the plan after its publication
@@ -205,6 +226,7 @@ pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, me
         wanted.tenant(tenant, planned.namespace, &situation.published);
         wanted.row(RowKey::Subscription(id), planned.row, Row::Subscription);
     }
+    wanted.issuers(world);
     wanted.keep_homeless(&homeless, &situation.published);
     memory.end();
     plan.table = wanted.difference(&world.published);
@@ -249,6 +271,7 @@ impl<'a> Published<'a> {
                 Row::Endpoint(row) => drop(published.endpoints.insert(row.id, row)),
                 Row::Subscription(row) => drop(published.subscriptions.insert(row.id, row)),
                 Row::Tenant(row) => published.tenants.push(row),
+                Row::Issuer(_) => {}
             }
         }
         published
@@ -284,6 +307,16 @@ impl Wanted {
             self.kept.insert(key);
         } else {
             self.put.insert(key, Row::Tenant(TenantRow { id: tenant, name: namespace.to_owned() }));
+        }
+    }
+
+    fn issuers(&mut self, world: &World) {
+        for row in issuer::wanted(world) {
+            if world.published.contains(&row) {
+                self.kept.insert(row.key());
+            } else {
+                self.put.insert(row.key(), row);
+            }
         }
     }
 
