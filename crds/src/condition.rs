@@ -95,7 +95,9 @@ impl ConditionType {
             (Kind::Replay, Self::Programmed | Self::Delivering)
             | (Kind::Subscription, Self::Delivering)
             | (Kind::Endpoint | Kind::Subscription, Self::Complete) => &[],
-            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
+                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
+            }
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
                 Reason::NoTraffic,

@@ -1,6 +1,7 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
 mod endpoint;
+pub mod replay;
 mod status;
 mod subscription;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crds::endpoint::EndpointStatus;
+use crds::replay::ReplayStatus;
 use crds::subscription::SubscriptionStatus;
 use crds::{Endpoint, Kind};
 use dispatcher_core::address::AddressPolicy;
@@ -15,6 +17,7 @@ use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TenantRow};
 
+use self::replay::{ReplayJob, ReplaySituation};
 use self::subscription::PlannedSubscription;
 use crate::validate::Problem;
 use crate::world::World;
@@ -37,6 +40,8 @@ pub struct Plan {
     pub statuses: Vec<ObjectStatus>,
     /// Secrets with signing keys that are to be made; their endpoints are planned again once they are there.
     pub generate_secrets: Vec<GenerateSecret>,
+    /// Replays that are to be worked on.
+    pub replays: Vec<ReplayJob>,
     /// When to plan again although nothing changes.
     pub next_look_in: Option<Duration>,
 }
@@ -64,6 +69,8 @@ pub struct ObjectStatus {
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
+    /// Of a replay.
+    Replay(ReplayStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
 }
@@ -73,6 +80,7 @@ impl StatusBody {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Endpoint(_) => Kind::Endpoint,
+            Self::Replay(_) => Kind::Replay,
             Self::Subscription(_) => Kind::Subscription,
         }
     }
@@ -170,10 +178,24 @@ pub fn plan(world: &World, context: &PlanContext<'_>, now_unix_ms: u64) -> Plan 
     plan.table = difference(&world.published, wanted);
     plan.look_in(statuses.next_look_in);
     plan.statuses = statuses.changed;
+    plan.plan_replays(world, now_unix_ms);
     plan
 }
 
 impl Plan {
+    fn plan_replays(&mut self, world: &World, now_unix_ms: u64) {
+        let situation = ReplaySituation {
+            tenants: &world.tenants,
+            replays: &world.replays,
+            progress: &world.replay_progress,
+            published: &world.published,
+        };
+        let planned = replay::plan_replays(&situation, now_unix_ms);
+        self.replays = planned.jobs;
+        self.statuses.extend(planned.statuses);
+        self.look_in(planned.next_look_in);
+    }
+
     fn look_in(&mut self, duration: Option<Duration>) {
         self.next_look_in = [self.next_look_in, duration].into_iter().flatten().min();
     }

@@ -1,6 +1,7 @@
 //! What is wrong with a resource in its world: pure, and all of it, not the first.
 
 mod endpoint;
+mod replay;
 mod request;
 mod subscription;
 mod tls;
@@ -9,6 +10,7 @@ mod token;
 use crds::condition::Reason;
 
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
+pub use replay::validate_replay;
 pub use subscription::{Resolution, ValidatedSubscription, resolve, validate_subscription};
 
 /// One thing that is wrong. Never repeats a secret.

@@ -6,14 +6,15 @@ pub mod problem;
 pub mod resource;
 pub mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crds::{Endpoint, Subscription};
+use crds::{Endpoint, Replay, Subscription};
 use dispatcher::ledger::{Disabled, EndpointFacts};
-use dispatcher_core::id::TenantId;
+use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::{DEFAULT_POOL, Row};
 
+use crate::plan::replay::ReplayProgress;
 use crate::plan::{ObjectStatus, Plan, StatusBody};
 
 /// What is wanted, what is there, and what is known about it.
@@ -25,6 +26,10 @@ pub struct World {
     pub endpoints: Vec<Endpoint>,
     /// Subscriptions, with their present statuses.
     pub subscriptions: Vec<Subscription>,
+    /// Replays, with their present statuses.
+    pub replays: Vec<Replay>,
+    /// How far replays have come that this process works on.
+    pub replay_progress: HashMap<ReplayId, ReplayProgress>,
     /// Secrets that endpoints may name.
     pub secrets: Secrets,
     /// Pools that exist, by name, with what their dispatchers have loaded.
@@ -81,6 +86,8 @@ impl Default for World {
             tenants: Vec::new(),
             endpoints: Vec::new(),
             subscriptions: Vec::new(),
+            replays: Vec::new(),
+            replay_progress: HashMap::new(),
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool { running: 1, up_to_date: 1 })]),
             published: Vec::new(),
@@ -117,6 +124,11 @@ impl World {
         for endpoint in &mut self.endpoints {
             if let Some(StatusBody::Endpoint(status)) = find(crds::Kind::Endpoint, &endpoint.metadata) {
                 endpoint.status = Some(status.clone());
+            }
+        }
+        for replay in &mut self.replays {
+            if let Some(StatusBody::Replay(status)) = find(crds::Kind::Replay, &replay.metadata) {
+                replay.status = Some(status.clone());
             }
         }
         for subscription in &mut self.subscriptions {

@@ -74,6 +74,7 @@ impl FileStore {
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
                     Resource::Endpoint(endpoint) => world.endpoints.push((**endpoint).clone()),
+                    Resource::Replay(replay) => world.replays.push((**replay).clone()),
                     Resource::Subscription(subscription) => world.subscriptions.push((**subscription).clone()),
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}

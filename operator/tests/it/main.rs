@@ -8,5 +8,7 @@ mod fixtures;
 mod limits;
 mod plan;
 mod properties;
+mod replay;
+mod replays;
 mod tls;
 mod token;

@@ -46,8 +46,8 @@ use self::writer::Writer;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor, ReplayPage,
-    ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor,
+    ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.

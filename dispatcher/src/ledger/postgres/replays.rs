@@ -137,8 +137,7 @@ pub(super) async fn settle(
 ) -> Result<Option<ReplaySettled>, LedgerError> {
     let looked = look(pool, replay, after, rows_max).await?;
     let next = looked.last().filter(|_| looked.len() == rows_max as usize).map(|run| run.delivery);
-    let over: HashMap<Uuid, bool> =
-        looked.iter().filter_map(|run| Some((run.delivery.0, run.has_arrived?))).collect();
+    let over: HashMap<Uuid, bool> = looked.iter().filter_map(|run| Some((run.delivery.0, run.has_arrived?))).collect();
     if over.is_empty() {
         let record = read(pool, tenant, replay).await?;
         return Ok(record.map(|record| ReplaySettled { record, ended: 0, next }));

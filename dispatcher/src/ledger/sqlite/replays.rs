@@ -72,7 +72,8 @@ async fn forget_runs(executor: impl SqliteExecutor<'_>, replays: &[SqliteRow]) -
     if replays.is_empty() {
         return Ok(());
     }
-    let ids = replays.iter().map(|row| Ok([Hex(uuid(row.try_get("id")?)?)])).collect::<Result<Vec<_>, LedgerError>>()?;
+    let ids =
+        replays.iter().map(|row| Ok([Hex(uuid(row.try_get("id")?)?)])).collect::<Result<Vec<_>, LedgerError>>()?;
     sqlx::query("DELETE FROM replay_runs WHERE replay IN (SELECT unhex(value->>0) FROM json_each(?1))")
         .bind(encode::rows(&ids)?)
         .execute(executor)

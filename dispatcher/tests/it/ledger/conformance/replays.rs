@@ -265,8 +265,7 @@ pub(crate) async fn what_is_missing_becomes_a_target_of_its_event(ledger: &Arc<d
     let (none, one) = (new_event(&[], HOUR), ended(ledger, &["a"], &delivered(1)).await);
     accept(ledger, &none).await;
     let begun = begin(ledger, "x").await;
-    let missing =
-        [(none.event.id, vec![target("a"), target("b")]), (one.event.id, vec![target("a"), target("b")])];
+    let missing = [(none.event.id, vec![target("a"), target("b")]), (one.event.id, vec![target("a"), target("b")])];
     let record_of_step = advance(ledger, step(&begun, &[], &missing)).await;
     assert_eq!(record_of_step.queued, 3, "one of them was there");
     assert_balanced(ledger).await;
