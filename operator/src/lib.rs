@@ -5,6 +5,8 @@
 //! which carries out what is planned of them, and the reading of files do I/O.
 
 pub mod apply;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod conditions;
 pub mod effective;
 pub mod facts;
