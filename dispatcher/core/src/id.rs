@@ -47,6 +47,10 @@ identity!(
     SubscriptionId
 );
 identity!(
+    /// An issuer of tokens.
+    IssuerId
+);
+identity!(
     /// A delivery of one event to one endpoint because of one subscription.
     DeliveryId
 );
@@ -91,6 +95,13 @@ impl ReplayId {
     /// UUIDv5(UUIDv5(tenant, "Replay/" name), SHA-256 of what it asks for).
     pub fn derive(tenant: TenantId, name: &str, asked: &[u8; 32]) -> Self {
         Self(Uuid::new_v5(&resource_identity(tenant, ResourceKind::Replay, name), asked))
+    }
+}
+
+impl IssuerId {
+    /// UUIDv5 of the issuer's URL, as it stands in the claim `iss`.
+    pub fn of_issuer(issuer: &str) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_URL, issuer.as_bytes()))
     }
 }
 

@@ -3,13 +3,18 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
 mod replay;
 mod replays;
+mod sealing;
 mod tls;
 mod token;
