@@ -13,6 +13,8 @@ pub enum ConditionType {
     Programmed,
     /// Whether deliveries arrive, and why not.
     Delivering,
+    /// Whether all that was to be done is done.
+    Complete,
     /// Present, and True, only while a change is on its way.
     Reconciling,
     /// Present, and True, only while the resource cannot get ready without a change by its owner.
@@ -21,8 +23,15 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 6] =
-        [Self::Ready, Self::ResolvedRefs, Self::Programmed, Self::Delivering, Self::Reconciling, Self::Stalled];
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::ResolvedRefs,
+        Self::Programmed,
+        Self::Delivering,
+        Self::Complete,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     /// The name that stands in `type`.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +40,7 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
             Self::Delivering => "Delivering",
+            Self::Complete => "Complete",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -60,6 +70,17 @@ impl ConditionType {
                 Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
+            (Kind::Replay, Self::Ready | Self::Complete) => &[
+                Reason::Pending,
+                Reason::Running,
+                Reason::Suspended,
+                Reason::Delivering,
+                Reason::Completed,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+                Reason::SubscriptionNotFound,
+            ],
             (Kind::Endpoint, Self::ResolvedRefs) => &[
                 Reason::Resolved,
                 Reason::SecretNotFound,
@@ -68,7 +89,15 @@ impl ConditionType {
                 Reason::PoolNotFound,
             ],
             (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
-            (_, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            (Kind::Replay, Self::ResolvedRefs) => {
+                &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
+            }
+            (Kind::Replay, Self::Programmed | Self::Delivering)
+            | (Kind::Subscription, Self::Delivering)
+            | (Kind::Endpoint | Kind::Subscription, Self::Complete) => &[],
+            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
+                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
+            }
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
                 Reason::NoTraffic,
@@ -79,9 +108,9 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
-            (Kind::Subscription, Self::Delivering) => &[],
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
             (Kind::Subscription, Self::Stalled) => {
                 &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
             }
@@ -136,6 +165,8 @@ pub enum Reason {
     SecretForbidden,
     /// The endpoint that the subscription names does not exist, or its selector matches none.
     EndpointNotFound,
+    /// The subscription that the replay names does not exist.
+    SubscriptionNotFound,
     /// The pool that the endpoint names does not exist.
     PoolNotFound,
     /// Everything that the resource names is there.
@@ -146,6 +177,10 @@ pub enum Reason {
     PoolAtZero,
     /// Deliveries succeed.
     Delivering,
+    /// What is to be delivered again is looked for and started.
+    Running,
+    /// All that was to be done is done.
+    Completed,
     /// Nothing was sent to the endpoint lately.
     NoTraffic,
     /// No subscription names the endpoint.
@@ -166,7 +201,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
@@ -178,11 +213,14 @@ impl Reason {
         Self::SecretKeyMissing,
         Self::SecretForbidden,
         Self::EndpointNotFound,
+        Self::SubscriptionNotFound,
         Self::PoolNotFound,
         Self::Resolved,
         Self::Waiting,
         Self::PoolAtZero,
         Self::Delivering,
+        Self::Running,
+        Self::Completed,
         Self::NoTraffic,
         Self::NotRouted,
         Self::Failing,
@@ -207,11 +245,14 @@ impl Reason {
             Self::SecretKeyMissing => "SecretKeyMissing",
             Self::SecretForbidden => "SecretForbidden",
             Self::EndpointNotFound => "EndpointNotFound",
+            Self::SubscriptionNotFound => "SubscriptionNotFound",
             Self::PoolNotFound => "PoolNotFound",
             Self::Resolved => "Resolved",
             Self::Waiting => "Waiting",
             Self::PoolAtZero => "PoolAtZero",
             Self::Delivering => "Delivering",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
             Self::NoTraffic => "NoTraffic",
             Self::NotRouted => "NotRouted",
             Self::Failing => "Failing",

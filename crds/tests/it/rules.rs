@@ -6,15 +6,16 @@ use crds::Kind;
 use crds::definition::openapi_schema;
 use serde_json::{Value, json};
 
+use crate::replay::{self, FIXED_MESSAGE};
 use crate::support::{object, problems, walk};
 
 /// A rule, named by its kind, the field that it reports and its message, with patches of the smallest spec.
-struct Row {
-    kind: Kind,
-    field: String,
-    message: &'static str,
-    accepted: Value,
-    refused: Value,
+pub(crate) struct Row {
+    pub(crate) kind: Kind,
+    pub(crate) field: String,
+    pub(crate) message: &'static str,
+    pub(crate) accepted: Value,
+    pub(crate) refused: Value,
 }
 
 fn endpoint(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
@@ -25,7 +26,7 @@ fn subscription(field: &str, message: &'static str, accepted: Value, refused: Va
     Row { kind: Kind::Subscription, ..endpoint(field, message, accepted, refused) }
 }
 
-const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
+pub(crate) const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
 
 fn rows() -> Vec<Row> {
     let mut rows = url_rows();
@@ -35,6 +36,7 @@ fn rows() -> Vec<Row> {
     rows.extend(retry_rows());
     rows.extend(secret_rows());
     rows.extend(tls_rows());
+    rows.extend(replay::rows());
     rows.extend([
         endpoint(
             "spec.recipient",
@@ -387,12 +389,13 @@ fn tls_rows() -> Vec<Row> {
     ]
 }
 
-/// `Kind field: message` of every rule in the schemas.
+/// `Kind field: message` of every rule in the schemas that speaks of one object; the others compare it with what it was.
 fn rules_of_the_schemas() -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for kind in Kind::ALL {
         walk(&openapi_schema(kind), "", &mut |path, node| {
-            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let of_node = node["x-kubernetes-validations"].as_array().into_iter().flatten();
+            for rule in of_node.filter(|rule| rule["message"] != FIXED_MESSAGE) {
                 let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default()).replace("[]", "[0]");
                 let message = rule["message"].as_str().unwrap_or("no message");
                 let name = format!("{} {field}: {message}", kind.as_str());

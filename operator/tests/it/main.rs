@@ -13,6 +13,8 @@ mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod replay;
+mod replays;
 mod sealing;
 mod tls;
 mod token;

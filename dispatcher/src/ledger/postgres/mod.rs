@@ -20,6 +20,7 @@ mod maintain;
 mod migrate;
 mod patience;
 mod record;
+mod replays;
 mod retention;
 mod routes;
 mod statistics;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -45,7 +46,8 @@ use self::writer::Writer;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor,
+    ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
@@ -198,6 +200,33 @@ impl Ledger for PostgresLedger {
         // It was not finished just now, whatever has become of it since.
         let record = self.patience.answer(listing::delivery(&self.pool, tenant, delivery)).await?;
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
+    }
+
+    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError> {
+        self.patience.answer(replays::begin(&self.pool, &replay)).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        self.patience.count(replays::page(&self.pool, &scope, after, rows_max)).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.patience.answer(replays::advance(&self.pool, &step)).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        self.patience.answer(replays::settle(&self.pool, (tenant, replay), after, rows_max)).await
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
