@@ -12,7 +12,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{API_VERSION, Endpoint, Kind, Subscription, definition};
+use crate::{API_VERSION, DispatcherPool, Endpoint, Kind, Subscription, definition};
 
 /// An object that an API server would store.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub enum Admitted {
     Endpoint(Box<Endpoint>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
 }
 
 /// One thing that is wrong with an object. Never repeats a value, which may be a secret.
@@ -75,6 +77,7 @@ pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
         return match kind {
             Kind::Endpoint => typed(object).map(|endpoint| Admitted::Endpoint(Box::new(endpoint))),
             Kind::Subscription => typed(object).map(|subscription| Admitted::Subscription(Box::new(subscription))),
+            Kind::DispatcherPool => typed(object).map(|pool| Admitted::DispatcherPool(Box::new(pool))),
         };
     }
     problems.sort();
@@ -93,8 +96,8 @@ fn kind_of(fields: &Map<String, Value>) -> Result<Kind, Vec<FieldProblem>> {
         Some(kind) if problems.is_empty() => Ok(kind),
         Some(_) => Err(problems),
         None => {
-            let names = Kind::ALL.map(Kind::as_str).join(" or ");
-            problems.push(FieldProblem::new("kind", format!("must be {names}")));
+            let [others @ .., last] = Kind::ALL.map(Kind::as_str);
+            problems.push(FieldProblem::new("kind", format!("must be {} or {last}", others.join(", "))));
             Err(problems)
         }
     }

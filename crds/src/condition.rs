@@ -13,6 +13,8 @@ pub enum ConditionType {
     Programmed,
     /// Whether deliveries arrive, and why not.
     Delivering,
+    /// Whether the number of dispatchers is what the load asks for.
+    Scaling,
     /// Present, and True, only while a change is on its way.
     Reconciling,
     /// Present, and True, only while the resource cannot get ready without a change by its owner.
@@ -21,8 +23,15 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 6] =
-        [Self::Ready, Self::ResolvedRefs, Self::Programmed, Self::Delivering, Self::Reconciling, Self::Stalled];
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::ResolvedRefs,
+        Self::Programmed,
+        Self::Delivering,
+        Self::Scaling,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     /// The name that stands in `type`.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +40,7 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
             Self::Delivering => "Delivering",
+            Self::Scaling => "Scaling",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -60,6 +70,17 @@ impl ConditionType {
                 Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
+            (Kind::DispatcherPool, Self::Ready) => &[
+                Reason::Pending,
+                Reason::Available,
+                Reason::PoolAtZero,
+                Reason::InvalidSpec,
+                Reason::TemplateNotFound,
+                Reason::ApplyFailed,
+                Reason::PodsRefused,
+                Reason::Unschedulable,
+                Reason::NotAvailable,
+            ],
             (Kind::Endpoint, Self::ResolvedRefs) => &[
                 Reason::Resolved,
                 Reason::SecretNotFound,
@@ -68,6 +89,8 @@ impl ConditionType {
                 Reason::PoolNotFound,
             ],
             (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
+            (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
+            (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
             (_, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
@@ -79,12 +102,17 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
-            (Kind::Subscription, Self::Delivering) => &[],
+            (Kind::Subscription | Kind::DispatcherPool, Self::Delivering) => &[],
+            (Kind::DispatcherPool, Self::Scaling) => {
+                &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
+            }
+            (Kind::Endpoint | Kind::Subscription, Self::Scaling) => &[],
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
             (Kind::Subscription, Self::Stalled) => {
                 &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
             }
+            (Kind::DispatcherPool, Self::Stalled) => &[Reason::InvalidSpec],
         }
     }
 }
@@ -162,11 +190,33 @@ pub enum Reason {
     Progressing,
     /// A change is on its way and something that it needs failed; it is tried again.
     ProgressingWithRetry,
+    /// Dispatchers are ready: as many as there should be at least.
+    Available,
+    /// The Deployment of the installation's default pool, which the pool's is made of, does not exist.
+    TemplateNotFound,
+    /// The API server refused an object that the pool needs; the message says which and why.
+    ApplyFailed,
+    /// The API server refuses the pods: a quota, or a policy.
+    PodsRefused,
+    /// No node takes a pod; the message says why.
+    Unschedulable,
+    /// Pods are there and do not get ready.
+    NotAvailable,
+    /// The number of dispatchers is what the load asks for, or on its way there.
+    AsMeasured,
+    /// The load asks for more dispatchers than the upper bound allows.
+    AtMaximum,
+    /// Most attempts fail, and more dispatchers would not change that; none is added.
+    NothingSucceeds,
+    /// The load is not known, so the number of dispatchers stays as it is.
+    NotMeasured,
+    /// Somebody else sets the number of dispatchers.
+    External,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 35] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
@@ -191,6 +241,17 @@ impl Reason {
         Self::DisabledAfterFailures,
         Self::Progressing,
         Self::ProgressingWithRetry,
+        Self::Available,
+        Self::TemplateNotFound,
+        Self::ApplyFailed,
+        Self::PodsRefused,
+        Self::Unschedulable,
+        Self::NotAvailable,
+        Self::AsMeasured,
+        Self::AtMaximum,
+        Self::NothingSucceeds,
+        Self::NotMeasured,
+        Self::External,
     ];
 
     /// The word that stands in `reason`.
@@ -220,6 +281,17 @@ impl Reason {
             Self::DisabledAfterFailures => "DisabledAfterFailures",
             Self::Progressing => "Progressing",
             Self::ProgressingWithRetry => "ProgressingWithRetry",
+            Self::Available => "Available",
+            Self::TemplateNotFound => "TemplateNotFound",
+            Self::ApplyFailed => "ApplyFailed",
+            Self::PodsRefused => "PodsRefused",
+            Self::Unschedulable => "Unschedulable",
+            Self::NotAvailable => "NotAvailable",
+            Self::AsMeasured => "AsMeasured",
+            Self::AtMaximum => "AtMaximum",
+            Self::NothingSucceeds => "NothingSucceeds",
+            Self::NotMeasured => "NotMeasured",
+            Self::External => "External",
         }
     }
 }

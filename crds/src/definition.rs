@@ -10,7 +10,7 @@ use kube_cel::CompiledSchema;
 use serde_json::{Value, json};
 
 use crate::condition::{ConditionStatus, ConditionType, Reason};
-use crate::{Endpoint, Kind, Subscription};
+use crate::{DispatcherPool, Endpoint, Kind, Subscription};
 
 /// The definition of a kind, as it is installed. Differs from the derive's `crd()` in two ways: an absent field is never
 /// `nullable` (Kubernetes then treats `null` as absent, also in rules), and `status` has its default.
@@ -18,6 +18,7 @@ pub fn definition(kind: Kind) -> CustomResourceDefinition {
     let mut definition = match kind {
         Kind::Endpoint => Endpoint::crd(),
         Kind::Subscription => Subscription::crd(),
+        Kind::DispatcherPool => DispatcherPool::crd(),
     };
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -56,9 +57,11 @@ pub(crate) struct CompiledDefinition {
 pub(crate) fn compiled(kind: Kind) -> &'static CompiledDefinition {
     static ENDPOINT: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::Endpoint));
     static SUBSCRIPTION: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::Subscription));
+    static DISPATCHER_POOL: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::DispatcherPool));
     match kind {
         Kind::Endpoint => &ENDPOINT,
         Kind::Subscription => &SUBSCRIPTION,
+        Kind::DispatcherPool => &DISPATCHER_POOL,
     }
 }
 

@@ -37,6 +37,7 @@ fn a_printed_definition_reads_back_as_the_same_definition() {
 fn every_example_is_admitted() {
     let mut endpoints = 0;
     let mut subscriptions = 0;
+    let mut pools = 0;
     for entry in fs::read_dir(folder("examples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yaml") {
@@ -47,9 +48,13 @@ fn every_example_is_admitted() {
             match admit(&document) {
                 Ok(Admitted::Endpoint(_)) => endpoints += 1,
                 Ok(Admitted::Subscription(_)) => subscriptions += 1,
+                Ok(Admitted::DispatcherPool(_)) => pools += 1,
                 Err(problems) => panic!("{}: {problems:?}", path.display()),
             }
         }
     }
-    assert!(endpoints >= 4 && subscriptions >= 2, "{endpoints} endpoints, {subscriptions} subscriptions");
+    assert!(
+        endpoints >= 4 && subscriptions >= 2 && pools >= 3,
+        "{endpoints} endpoints, {subscriptions} subscriptions, {pools} pools"
+    );
 }
