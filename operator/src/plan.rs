@@ -1,6 +1,8 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
 mod endpoint;
+pub mod pool;
+pub mod scale;
 mod status;
 mod subscription;
 
@@ -8,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crds::endpoint::EndpointStatus;
+use crds::pool::DispatcherPoolStatus;
 use crds::subscription::SubscriptionStatus;
 use crds::{Endpoint, Kind};
 use dispatcher_core::address::AddressPolicy;
@@ -66,6 +69,8 @@ pub enum StatusBody {
     Endpoint(EndpointStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
+    /// Of a pool.
+    DispatcherPool(DispatcherPoolStatus),
 }
 
 impl StatusBody {
@@ -74,6 +79,7 @@ impl StatusBody {
         match self {
             Self::Endpoint(_) => Kind::Endpoint,
             Self::Subscription(_) => Kind::Subscription,
+            Self::DispatcherPool(_) => Kind::DispatcherPool,
         }
     }
 }

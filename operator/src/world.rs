@@ -8,7 +8,7 @@ pub mod store;
 
 use std::collections::BTreeMap;
 
-use crds::{Endpoint, Subscription};
+use crds::{DispatcherPool, Endpoint, Subscription};
 use dispatcher::ledger::{Disabled, EndpointFacts};
 use dispatcher_core::id::TenantId;
 use dispatcher_core::redacted::Redacted;
@@ -25,6 +25,8 @@ pub struct World {
     pub endpoints: Vec<Endpoint>,
     /// Subscriptions, with their present statuses.
     pub subscriptions: Vec<Subscription>,
+    /// Pools of dispatchers, with their present statuses.
+    pub dispatcher_pools: Vec<DispatcherPool>,
     /// Secrets that endpoints may name.
     pub secrets: Secrets,
     /// Pools that exist, by name, with what their dispatchers have loaded.
@@ -81,6 +83,7 @@ impl Default for World {
             tenants: Vec::new(),
             endpoints: Vec::new(),
             subscriptions: Vec::new(),
+            dispatcher_pools: Vec::new(),
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), Pool { running: 1, up_to_date: 1 })]),
             published: Vec::new(),
@@ -122,6 +125,11 @@ impl World {
         for subscription in &mut self.subscriptions {
             if let Some(StatusBody::Subscription(status)) = find(crds::Kind::Subscription, &subscription.metadata) {
                 subscription.status = Some(status.clone());
+            }
+        }
+        for pool in &mut self.dispatcher_pools {
+            if let Some(StatusBody::DispatcherPool(status)) = find(crds::Kind::DispatcherPool, &pool.metadata) {
+                pool.status = Some(status.clone());
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod pools;
 mod tools;
 
 use std::time::Duration;
 
+pub use self::pools::*;
 pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------

@@ -156,6 +156,7 @@ impl Resources {
         let values = match kind {
             Kind::Endpoint => self.world.endpoints.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>(),
             Kind::Subscription => self.world.subscriptions.iter().map(serde_json::to_value).collect(),
+            Kind::DispatcherPool => self.world.dispatcher_pools.iter().map(serde_json::to_value).collect(),
         };
         let mut objects = values.unwrap_or_default();
         let key =

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crds::admission::{Admitted, admit};
-use crds::{Endpoint, Subscription};
+use crds::{DispatcherPool, Endpoint, Subscription};
 use dispatcher_core::limits::{RESOURCE_DOCUMENTS_MAX, SECRET_BYTES_MAX};
 use dispatcher_core::redacted::Redacted;
 use serde_json::{Map, Value};
@@ -47,6 +47,8 @@ pub enum Resource {
     Endpoint(Box<Endpoint>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
     /// Values that endpoints may name.
     Secret(SecretData),
     /// A namespace.
@@ -190,6 +192,10 @@ impl Reader {
                     subscription.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
                 self.add(object, "Subscription", Some(&namespace), Resource::Subscription(subscription));
             }
+            Ok(Admitted::DispatcherPool(mut pool)) => {
+                let namespace = pool.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
+                self.add(object, "DispatcherPool", Some(&namespace), Resource::DispatcherPool(pool));
+            }
             Err(problems) => {
                 for problem in problems {
                     let field = (!problem.field.is_empty()).then_some(problem.field.as_str());
@@ -265,7 +271,7 @@ impl Reader {
         }
         self.seen.insert(key.clone(), line);
         let mut field_lines = BTreeMap::new();
-        if matches!(resource, Resource::Endpoint(_) | Resource::Subscription(_)) {
+        if matches!(resource, Resource::Endpoint(_) | Resource::Subscription(_) | Resource::DispatcherPool(_)) {
             object.node.gather_lines("", &mut field_lines);
         }
         self.loaded.objects.push(Located { key, resource, line, document: object.document, field_lines });

@@ -7,7 +7,7 @@ use dispatcher_core::id::TenantId;
 use super::files::Loaded;
 use super::problem::FileProblem;
 use super::resource::{LoadedFile, Located, ObjectKey, Resource, Skipped};
-use super::{SecretState, World};
+use super::{Pool, SecretState, World};
 
 /// Remembers what files held when they were last right: a file that becomes wrong goes on counting as it was, while others
 /// change. One that was never right counts with what is right in it. One that disappears takes its objects along.
@@ -75,6 +75,11 @@ impl FileStore {
                 match &object.resource {
                     Resource::Endpoint(endpoint) => world.endpoints.push((**endpoint).clone()),
                     Resource::Subscription(subscription) => world.subscriptions.push((**subscription).clone()),
+                    Resource::DispatcherPool(pool) => {
+                        // It is there, and nobody delivers for it: a single process delivers for the default pool.
+                        world.pools.entry(name.clone()).or_insert(Pool { running: 0, up_to_date: 0 });
+                        world.dispatcher_pools.push((**pool).clone());
+                    }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}
                 }

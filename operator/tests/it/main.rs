@@ -8,5 +8,6 @@ mod fixtures;
 mod limits;
 mod plan;
 mod properties;
+mod scale;
 mod tls;
 mod token;

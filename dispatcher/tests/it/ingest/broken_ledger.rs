@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dispatcher::ledger::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, PoolLoad, PoolMetric, Recorded, Replayed, TableLoad,
 };
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
@@ -180,6 +180,14 @@ impl Ledger for BrokenLedger {
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.broken.check()?;
         self.real.dispatchers(seen_within).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.real.pool_loads(pools).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.real.publish_pool_metrics(metrics).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {
