@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod problem;
+pub mod process;
 pub mod queue;
 pub mod readiness;
 pub mod server;

@@ -4,6 +4,8 @@
 //! with a resource; [`plan`] computes what must change; [`apply`] changes it. Only `apply` and the reading of files do I/O.
 
 pub mod apply;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod conditions;
 pub mod effective;
 pub mod facts;

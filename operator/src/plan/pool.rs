@@ -173,7 +173,7 @@ impl Planner<'_> {
         let deployment = deployment_name
             .as_ref()
             .and_then(|deployment| self.world.deployments.get(deployment))
-            .filter(|deployment| is_owned(deployment, pool));
+            .filter(|deployment| is_owned(*deployment, pool));
         let mut change = PoolChange::default();
         let mut decision = None;
         if problem.is_none() {

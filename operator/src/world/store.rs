@@ -1,13 +1,14 @@
 //! The last good content of every file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dispatcher_core::id::TenantId;
 
 use super::files::Loaded;
 use super::problem::FileProblem;
 use super::resource::{LoadedFile, Located, ObjectKey, Resource, Skipped};
-use super::{Pool, SecretState, World};
+use super::{SecretState, World};
 
 /// Remembers what files held when they were last right: a file that becomes wrong goes on counting as it was, while others
 /// change. One that was never right counts with what is right in it. One that disappears takes its objects along.
@@ -73,12 +74,14 @@ impl FileStore {
                 let ObjectKey { namespace, name, .. } = &object.key;
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
-                    Resource::Endpoint(endpoint) => world.endpoints.push((**endpoint).clone()),
-                    Resource::Subscription(subscription) => world.subscriptions.push((**subscription).clone()),
+                    Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
+                    Resource::Subscription(subscription) => {
+                        world.subscriptions.push(Arc::new((**subscription).clone()))
+                    }
                     Resource::DispatcherPool(pool) => {
                         // It is there, and nobody delivers for it: a single process delivers for the default pool.
-                        world.pools.entry(name.clone()).or_insert(Pool { running: 0, up_to_date: 0 });
-                        world.dispatcher_pools.push((**pool).clone());
+                        world.pools.entry(name.clone()).or_default();
+                        world.dispatcher_pools.push(Arc::new((**pool).clone()));
                     }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}

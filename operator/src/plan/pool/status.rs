@@ -12,8 +12,9 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStat
 use super::{Decision, ObjectStatus, PodTrouble, PoolSettings, replicas_of};
 use crate::conditions::{Conditions, time};
 use crate::facts;
-use crate::plan::StatusBody;
+use crate::plan::events::{Regarding, transitions};
 use crate::plan::scale::ScaleVerdict;
+use crate::plan::{StatusBody, StatusChange};
 
 /// Generation of objects that no API server has numbered.
 const UNNUMBERED_GENERATION: i64 = 1;
@@ -76,14 +77,21 @@ impl Standing<'_> {
             load,
             deployment: self.deployment.and(self.deployment_name.clone()),
         };
-        let is_new = present != Some(&status);
-        let place = |text: &Option<String>| text.clone().unwrap_or_default();
-        let changed = is_new.then(|| ObjectStatus {
-            namespace: place(&self.pool.metadata.namespace),
-            name: place(&self.pool.metadata.name),
+        if present == Some(&status) {
+            return (None, next_look_in);
+        }
+        let metadata = &self.pool.metadata;
+        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        let regarding = Regarding { kind: Kind::DispatcherPool, namespace, name, uid: metadata.uid.as_deref() };
+        let changed = ObjectStatus {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            change: StatusChange::of_pool(present, &status),
+            events: transitions(regarding, previous, &status.conditions),
             body: StatusBody::DispatcherPool(status),
-        });
-        (changed, next_look_in)
+        };
+        (Some(changed), next_look_in)
     }
 
     fn set_conditions(&self, conditions: &mut Conditions<'_>) {
