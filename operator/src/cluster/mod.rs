@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod failure;
+pub mod issuer;
 pub mod lease;
 pub mod metrics;
 pub mod secret;

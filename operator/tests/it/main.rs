@@ -3,12 +3,17 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
 mod scale;
+mod sealing;
 mod tls;
 mod token;
