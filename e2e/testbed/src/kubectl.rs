@@ -140,7 +140,9 @@ impl Kubectl {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("kubectl has no output")?;
         let mut lines = BufReader::new(output).lines();
-        let line = tokio::time::timeout(CLUSTER_MAX, lines.next_line()).await.context("kubectl port-forward says nothing")??;
+        let line = tokio::time::timeout(CLUSTER_MAX, lines.next_line())
+            .await
+            .context("kubectl port-forward says nothing")??;
         // Forwarding from 127.0.0.1:PORT -> …
         let local = line.as_deref().and_then(|line| line.split_whitespace().find(|word| word.contains(':')));
         let local = local.and_then(|address| address.rsplit(':').next()).and_then(|port| port.parse().ok());

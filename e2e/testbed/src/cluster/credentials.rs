@@ -16,13 +16,8 @@ use super::{NODE_ADDRESS, NODE_NAME};
 /// First address of the service range: the API server's Service.
 const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Names of the API server's Service.
-const SERVICE_NAMES: [&str; 5] = [
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-    "localhost",
-];
+const SERVICE_NAMES: [&str; 5] =
+    ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
 /// Group whose members may do everything.
 const ADMINISTRATORS: &str = "system:masters";
 /// Group of the kubelets.

@@ -138,7 +138,8 @@ fn is_true(object: &Value, condition: &str) -> bool {
 
 /// `harborctl` in the pod asks a server for its deliveries until it gets the answer of [`local_server`].
 async fn harborctl_reaches(namespace: &TestNamespace, server: &str) {
-    let arguments = ["exec", "dispatcher", "--", "harborctl", "delivery", "list", "--output", "json", "--server", server];
+    let arguments =
+        ["exec", "dispatcher", "--", "harborctl", "delivery", "list", "--output", "json", "--server", server];
     let start = std::time::Instant::now();
     loop {
         let output = namespace.kubectl().output(arguments).await.unwrap();
@@ -229,10 +230,8 @@ fn descendants(process: u32) -> BTreeSet<u32> {
         // The name before it may contain anything.
         stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
     };
-    let all: Vec<u32> = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+    let all: Vec<u32> =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     let mut found = BTreeSet::from([process]);
     loop {
         let more: Vec<_> = all
