@@ -255,6 +255,7 @@ impl Plan {
         let situation = ReplaySituation {
             tenants: &world.tenants,
             replays: &world.replays,
+            malformed: &world.malformed,
             progress: &world.replay_progress,
             published: &world.published,
         };

@@ -13,29 +13,36 @@ use std::time::Duration;
 
 use dispatcher::ledger::{Ledger, ReplayStage};
 use dispatcher_core::id::ReplayId;
-use dispatcher_core::limits::{REPLAY_STATUS_INTERVAL, REPLAYS_FINISHED_KEPT_MAX};
+use dispatcher_core::limits::{REPLAY_REPORT_INTERVAL, REPLAYS_FINISHED_KEPT_MAX};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::driver::Driver;
+use self::driver::{Driver, Ground};
 use self::routes::Routes;
 use crate::plan::replay::{ReplayJob, ReplayProgress};
 
 /// How far replays have come, by their identities.
 pub type ReplayProgresses = HashMap<ReplayId, ReplayProgress>;
 
+/// What is to be worked on, and in whose name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Orders {
+    jobs: Vec<ReplayJob>,
+    epoch: Option<u64>,
+}
+
 /// Where whoever plans gives orders and reads reports.
 #[derive(Clone, Debug)]
 pub struct ReplayDesk {
-    orders: watch::Sender<Vec<ReplayJob>>,
+    orders: watch::Sender<Orders>,
     progress: watch::Receiver<Arc<ReplayProgresses>>,
 }
 
 /// Works on replays as long as it runs.
 pub struct ReplayWorker {
     ledger: Arc<dyn Ledger>,
-    orders: watch::Receiver<Vec<ReplayJob>>,
+    orders: watch::Receiver<Orders>,
     progress: watch::Sender<Arc<ReplayProgresses>>,
     reported_at: Duration,
     drivers: BTreeMap<ReplayId, Driver>,
@@ -46,7 +53,7 @@ pub struct ReplayWorker {
 
 /// A worker without orders, and its desk.
 pub fn worker(ledger: Arc<dyn Ledger>) -> (ReplayWorker, ReplayDesk) {
-    let (orders, orders_of_worker) = watch::channel(Vec::new());
+    let (orders, orders_of_worker) = watch::channel(Orders::default());
     let (progress_of_worker, progress) = watch::channel(Arc::default());
     let worker = ReplayWorker {
         ledger,
@@ -61,11 +68,13 @@ pub fn worker(ledger: Arc<dyn Ledger>) -> (ReplayWorker, ReplayDesk) {
 }
 
 impl ReplayDesk {
-    /// Orders all that is to be worked on from now on. Nothing is what somebody orders who may not write any more.
-    pub fn order(&self, jobs: Vec<ReplayJob>) {
+    /// Orders all that is to be worked on from now on, alone or as the leader of an epoch. Whoever is no leader any more
+    /// orders nothing.
+    pub fn order(&self, jobs: Vec<ReplayJob>, epoch: Option<u64>) {
+        let orders = Orders { jobs, epoch };
         self.orders.send_if_modified(|present| {
-            let is_new = *present != jobs;
-            *present = jobs;
+            let is_new = *present != orders;
+            *present = orders;
             is_new
         });
     }
@@ -105,10 +114,10 @@ impl ReplayWorker {
     ///
     /// May be dropped at any moment: what was begun is committed as a whole or not at all.
     pub async fn turn(&mut self, now: Duration) -> Option<Duration> {
-        self.take_orders(now);
+        let epoch = self.take_orders(now);
         let mut wait: Option<Duration> = None;
         for driver in self.drivers.values_mut() {
-            let next = driver.step(&*self.ledger, &mut self.routes, now).await;
+            let next = driver.step(&Ground { ledger: &*self.ledger, epoch }, &mut self.routes, now).await;
             wait = [wait, next].into_iter().flatten().min();
         }
         if self.drivers.is_empty() {
@@ -119,10 +128,11 @@ impl ReplayWorker {
         wait
     }
 
-    fn take_orders(&mut self, now: Duration) {
-        let orders = self.orders.borrow_and_update().clone();
+    /// Answers in whose name they were given.
+    fn take_orders(&mut self, now: Duration) -> Option<u64> {
+        let Orders { jobs, epoch } = self.orders.borrow_and_update().clone();
         let mut drivers = std::mem::take(&mut self.drivers);
-        for job in orders {
+        for job in jobs {
             if self.finished.iter().any(|(replay, _)| *replay == job.replay) {
                 continue;
             }
@@ -132,6 +142,7 @@ impl ReplayWorker {
             };
             self.drivers.extend(driver.map(|driver| (driver.replay(), driver)));
         }
+        epoch
     }
 
     fn keep_finished(&mut self) {
@@ -155,7 +166,7 @@ impl ReplayWorker {
         let present = Arc::clone(&self.progress.borrow());
         let is_news = progress.len() != present.len()
             || progress.iter().any(|(replay, progress)| present.get(replay).is_none_or(|it| tells_more(it, progress)));
-        let is_due = now >= self.reported_at + REPLAY_STATUS_INTERVAL && *present != progress;
+        let is_due = now >= self.reported_at + REPLAY_REPORT_INTERVAL && *present != progress;
         if is_news || is_due {
             self.reported_at = now;
             self.progress.send_replace(Arc::new(progress));

@@ -441,8 +441,8 @@ pub const REPLAY_SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 pub const REPLAY_SETTLE_INTERVAL_MAX: Duration = Duration::from_secs(15);
 /// How long to wait after the ledger has not answered.
 pub const REPLAY_RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// Shortest time between two writes of a replay's counts into its status.
-pub const REPLAY_STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest time between two reports of a replay's counts to whoever writes its status.
+pub const REPLAY_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 // --- Serving HTTP -------------------------------------------------------------------------------
 

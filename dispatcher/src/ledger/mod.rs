@@ -122,8 +122,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError>;
 
     /// Begins a replay of many deliveries, unless it has begun: answers how far it has come. Of a tenant's replays the
-    /// newest are remembered.
-    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError>;
+    /// newest are remembered. `epoch` is as for [`Ledger::publish_table`], but a higher one is not kept.
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError>;
 
     /// What a replay finds after a place, at most `rows_max` rows looked at: nothing is written. What waits, what is in the
     /// outbox and what was cancelled is not found, nor what its endpoint or subscription has left the routing table for.
@@ -138,7 +138,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// come; its `step` tells whether this one took effect. `None` if there is no such replay.
     ///
     /// What is missing becomes a target of its event, as if it had been one when the event was accepted.
-    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError>;
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError>;
 
     /// Looks whether runs that a replay started are over, at most `rows_max` after a delivery, and counts those that are.
     /// `None` if there is no such replay.
@@ -148,6 +148,7 @@ pub trait Ledger: Send + Sync + 'static {
         replay: ReplayId,
         after: Option<DeliveryId>,
         rows_max: u32,
+        epoch: Option<u64>,
     ) -> Result<Option<ReplaySettled>, LedgerError>;
 
     /// Open deliveries, for admission: counted from the tables, so call it about once a second.

@@ -141,7 +141,7 @@ impl Resources {
         // Now that the table is published, the statuses say so.
         let settled = ground.plan(&world);
         world.set_statuses(&settled.statuses);
-        ground.replays.order(settled.replays);
+        ground.replays.order(settled.replays, None);
         let mut changed = BTreeMap::new();
         for status in plan.statuses.into_iter().chain(settled.statuses) {
             changed.insert((status.body.kind(), status.namespace.clone(), status.name.clone()), status);

@@ -5,9 +5,11 @@ pub mod pace;
 mod status;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crds::Replay;
+use crds::condition::Reason;
+use crds::{Kind, Replay};
 use dispatcher::ledger::{ReplayRecord, ReplayStage};
 use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::limits::{REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
@@ -17,6 +19,7 @@ pub use self::job::{ReplayJob, replay_id};
 use self::status::{Known, Statuses};
 use super::{ObjectStatus, place};
 use crate::validate::{Problem, validate_replay};
+use crate::world::Malformed;
 
 /// What is known of a replay that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,9 @@ pub struct ReplaySituation<'a> {
     /// Namespaces that are known, each with its identity in the ledger.
     pub tenants: &'a [(TenantId, String)],
     /// The replays, with their present statuses.
-    pub replays: &'a [Replay],
+    pub replays: &'a [Arc<Replay>],
+    /// Those of which only the place is known.
+    pub malformed: &'a [Malformed],
     /// What is known of those that have begun. One that is missing here may have begun in another process.
     pub progress: &'a HashMap<ReplayId, ReplayProgress>,
     /// The routing table as it stands in the ledger.
@@ -72,23 +77,14 @@ pub fn plan_replays(situation: &ReplaySituation<'_>, now_unix_ms: u64) -> Planne
     }
     let tenants: BTreeMap<&str, TenantId> = situation.tenants.iter().map(|(id, name)| (name.as_str(), *id)).collect();
     let in_effect: HashSet<RowKey> = situation.published.iter().map(Row::key).collect();
-    let mut candidates: Vec<Candidate<'_>> = situation
-        .replays
-        .iter()
-        .filter_map(|replay| candidate(replay, &tenants, situation.progress, &in_effect))
-        .collect();
+    let mut candidates: Vec<Candidate<'_>> =
+        situation.replays.iter().filter_map(|replay| candidate(replay, &tenants, situation, &in_effect)).collect();
     give_turns(&mut candidates);
     let mut statuses = Statuses::new(now_unix_ms);
     for candidate in &candidates {
         planned.jobs.extend(job_of(candidate));
         let Candidate { replay, namespace, name, problems, known, has_turn, .. } = candidate;
-        if let Some(status) = statuses.of(replay, problems, known, *has_turn) {
-            planned.statuses.push(ObjectStatus {
-                namespace: (*namespace).to_owned(),
-                name: (*name).to_owned(),
-                body: super::StatusBody::Replay(status),
-            });
-        }
+        planned.statuses.extend(statuses.of(replay, (namespace, name), problems, known, *has_turn));
     }
     planned.next_look_in = statuses.next_look_in;
     planned
@@ -97,14 +93,21 @@ pub fn plan_replays(situation: &ReplaySituation<'_>, now_unix_ms: u64) -> Planne
 fn candidate<'a>(
     replay: &'a Replay,
     tenants: &BTreeMap<&str, TenantId>,
-    progress: &'a HashMap<ReplayId, ReplayProgress>,
+    situation: &ReplaySituation<'a>,
     in_effect: &HashSet<RowKey>,
 ) -> Option<Candidate<'a>> {
     let (namespace, name) = place(&replay.metadata)?;
     let tenant = *tenants.get(namespace)?;
     let id = replay_id(tenant, name, &replay.spec);
-    let known = Known::of(replay, progress.get(&id));
-    let problems = if known.is_complete() { Vec::new() } else { validate_replay(replay, tenant, in_effect) };
+    let known = Known::of(replay, situation.progress.get(&id));
+    let is_this = |malformed: &&Malformed| {
+        (malformed.kind, &*malformed.namespace, &*malformed.name) == (Kind::Replay, namespace, name)
+    };
+    let problems = match situation.malformed.iter().find(is_this) {
+        _ if known.is_complete() => Vec::new(),
+        Some(malformed) => vec![Problem::new(Reason::InvalidSpec, "", &*malformed.message)],
+        None => validate_replay(replay, tenant, in_effect),
+    };
     Some(Candidate { replay, namespace, name, tenant, id, problems, known, has_turn: false })
 }
 

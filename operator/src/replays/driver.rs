@@ -16,6 +16,14 @@ use super::routes::Routes;
 use crate::plan::replay::pace::{Allowance, NextStep, SettleClock, Standing, next_step};
 use crate::plan::replay::{ReplayJob, ReplayProgress};
 
+/// Where replays work.
+pub(super) struct Ground<'a> {
+    /// The ledger.
+    pub(super) ledger: &'a dyn Ledger,
+    /// Epoch of the leader in whose name it is written to.
+    pub(super) epoch: Option<u64>,
+}
+
 /// What a replay does, and where it stands.
 pub(super) struct Driver {
     job: ReplayJob,
@@ -76,7 +84,7 @@ impl Driver {
     }
 
     /// Takes one step. Answers how long until the next, if there is one.
-    pub(super) async fn step(&mut self, ledger: &dyn Ledger, routes: &mut Routes, now: Duration) -> Option<Duration> {
+    pub(super) async fn step(&mut self, ground: &Ground<'_>, routes: &mut Routes, now: Duration) -> Option<Duration> {
         if now < self.retry_at {
             return Some(self.retry_at - now);
         }
@@ -84,10 +92,10 @@ impl Driver {
         let done = match next_step(&standing, &mut self.allowance, &self.settle, now) {
             NextStep::Wait(wait) => return Some(wait),
             NextStep::Nothing => return None,
-            NextStep::Begin => self.begin(ledger).await,
-            NextStep::Look => self.look(ledger, routes).await,
-            NextStep::Commit(count) => self.commit(ledger, count, now).await,
-            NextStep::Settle => self.settle(ledger, now).await,
+            NextStep::Begin => self.begin(ground).await,
+            NextStep::Look => self.look(ground.ledger, routes).await,
+            NextStep::Commit(count) => self.commit(ground, count, now).await,
+            NextStep::Settle => self.settle(ground, now).await,
         };
         match done {
             Ok(()) => {
@@ -117,7 +125,7 @@ impl Driver {
         }
     }
 
-    async fn begin(&mut self, ledger: &dyn Ledger) -> Result<(), LedgerError> {
+    async fn begin(&mut self, ground: &Ground<'_>) -> Result<(), LedgerError> {
         let scope = &self.job.scope;
         let new = NewReplay {
             replay: self.job.replay,
@@ -125,7 +133,7 @@ impl Driver {
             asked_until_unix_ms: scope.until_unix_ms,
             first_stage: scope.first_stage(),
         };
-        self.record = Some(ledger.begin_replay(new).await?);
+        self.record = Some(ground.ledger.begin_replay(new, ground.epoch).await?);
         Ok(())
     }
 
@@ -146,14 +154,14 @@ impl Driver {
     }
 
     /// Commits that the first of what was found are started, or counted.
-    async fn commit(&mut self, ledger: &dyn Ledger, count: usize, now: Duration) -> Result<(), LedgerError> {
+    async fn commit(&mut self, ground: &Ground<'_>, count: usize, now: Duration) -> Result<(), LedgerError> {
         let (Some(record), Some(page)) = (self.record, &mut self.page) else { return Ok(()) };
         let step = step_of(&self.job, &record, page, count);
         if !self.job.dry_run {
             self.allowance.take(count);
         }
         let cursor = step.cursor;
-        let after = ledger.advance_replay(step).await?;
+        let after = ground.ledger.advance_replay(step, ground.epoch).await?;
         let is_ours = after.is_some_and(|after| (after.step, after.cursor) == (record.step + 1, cursor));
         page.chosen.drain(..count);
         if !is_ours || page.chosen.is_empty() {
@@ -164,9 +172,10 @@ impl Driver {
         Ok(())
     }
 
-    async fn settle(&mut self, ledger: &dyn Ledger, now: Duration) -> Result<(), LedgerError> {
+    async fn settle(&mut self, ground: &Ground<'_>, now: Duration) -> Result<(), LedgerError> {
         let (tenant, replay) = (self.job.scope.tenant, self.job.replay);
-        let settled = ledger.settle_replay(tenant, replay, self.settled_until, REPLAY_SETTLE_ROWS_MAX).await?;
+        let (after, rows_max) = (self.settled_until, REPLAY_SETTLE_ROWS_MAX);
+        let settled = ground.ledger.settle_replay(tenant, replay, after, rows_max, ground.epoch).await?;
         if let Some(settled) = settled {
             self.settled_until = settled.next;
             self.settle.looked(settled.ended, settled.next.is_none(), now);

@@ -35,7 +35,7 @@ impl Routes {
             self.by_tenant.clear();
         }
         self.of = Some((load.history, load.version));
-        let (index, problems) = RoutingIndex::build(load.rows.into_iter().filter(|row| tenant_of(row) == tenant));
+        let (index, problems) = RoutingIndex::build(load.rows.into_iter().filter(|row| tenant_of(row) == Some(tenant)));
         for problem in problems {
             tracing::warn!(
                 name = problem.name,
@@ -49,10 +49,12 @@ impl Routes {
     }
 }
 
-fn tenant_of(row: &Row) -> TenantId {
+/// Whose row it is, if it is one of a tenant's.
+fn tenant_of(row: &Row) -> Option<TenantId> {
     match row {
-        Row::Tenant(row) => row.id,
-        Row::Endpoint(row) => row.tenant,
-        Row::Subscription(row) => row.tenant,
+        Row::Tenant(row) => Some(row.id),
+        Row::Endpoint(row) => Some(row.tenant),
+        Row::Subscription(row) => Some(row.tenant),
+        Row::Issuer(_) => None,
     }
 }

@@ -1,12 +1,13 @@
 //! What plans make of replays.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::condition::{ConditionType, Reason};
 use crds::{Kind, Replay};
 use dispatcher::ledger::{ReplayCursor, ReplayRecord, ReplayStage};
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
-use dispatcher_core::limits::{REPLAY_STATUS_INTERVAL, REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
+use dispatcher_core::limits::{FACTS_INTERVAL, REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
 use operator::conditions::find;
 use operator::plan::replay::{ReplayJob, ReplayProgress, replay_id};
 use uuid::Uuid;
@@ -156,7 +157,7 @@ fn what_cannot_work_says_all_that_is_wrong() {
 
     // A spec that the schema of another release admitted.
     let mut outdated = harness("endpointRef: {name: e}");
-    outdated.world.replays[0].spec.per_second = Some(0);
+    Arc::make_mut(&mut outdated.world.replays[0]).spec.per_second = Some(0);
     settle(&mut outdated);
     assert_eq!(condition(&outdated, ConditionType::Stalled), is(Reason::InvalidSpec, "True"));
 }
@@ -193,7 +194,7 @@ fn a_suspended_replay_looks_for_nothing_and_goes_on_counting() {
     let jobs = settle(&mut harness);
     assert!(jobs.len() == 1 && !jobs[0].is_looking, "{jobs:?}");
     assert_eq!(condition(&harness, ConditionType::Complete), is(Reason::Suspended, "False"));
-    harness.world.replays[0].spec.suspend = false;
+    Arc::make_mut(&mut harness.world.replays[0]).spec.suspend = false;
     assert!(settle(&mut harness)[0].is_looking);
     assert_eq!(condition(&harness, ConditionType::Ready), is(Reason::Running, "True"));
     // What it names goes while it runs.
@@ -249,7 +250,7 @@ fn counts_are_written_when_they_tell_something_new_and_not_too_often() {
     tell(&mut harness, ReplayRecord { matched: 2_000, ..first });
     let plan = harness.plan();
     assert!(plan.statuses.is_empty());
-    assert_eq!(plan.next_look_in, Some(REPLAY_STATUS_INTERVAL - Duration::from_secs(4)));
+    assert_eq!(plan.next_look_in, Some(FACTS_INTERVAL - Duration::from_secs(4)));
     // What changes a condition is written at once.
     let looked = record(&harness, ReplayStage::Done, [2_000, 1_000, 0, 0]);
     tell(&mut harness, looked);
@@ -292,12 +293,12 @@ fn the_oldest_have_their_turn_and_no_namespace_has_them_all() {
     let namespaces: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
     harness.world.tenants.extend(namespaces.iter().map(|name| (TenantId::of_namespace_name(name), name.clone())));
     for (number, namespace) in namespaces.iter().cycle().take(10 * 12).enumerate() {
-        let mut replay = pattern.clone();
+        let mut replay = Replay::clone(&pattern);
         replay.metadata.namespace = Some(namespace.clone());
         replay.metadata.name = Some(format!("r{number:03}"));
         let created = i64::try_from(1_000_000 - number).unwrap();
         replay.metadata.creation_timestamp = Some(operator::conditions::time(created.unsigned_abs() * 1000));
-        harness.world.replays.push(replay);
+        harness.world.replays.push(Arc::new(replay));
     }
     let jobs = harness.plan().replays;
     assert_eq!(jobs.len(), REPLAYS_RUNNING_MAX);

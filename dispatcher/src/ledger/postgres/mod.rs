@@ -207,8 +207,8 @@ impl Ledger for PostgresLedger {
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
     }
 
-    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError> {
-        self.patience.answer(replays::begin(&self.pool, &replay)).await
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.patience.answer(replays::begin(&self.pool, &replay, epoch)).await
     }
 
     async fn replay_page(
@@ -220,8 +220,8 @@ impl Ledger for PostgresLedger {
         self.patience.count(replays::page(&self.pool, &scope, after, rows_max)).await
     }
 
-    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
-        self.patience.answer(replays::advance(&self.pool, &step)).await
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.patience.answer(replays::advance(&self.pool, &step, epoch)).await
     }
 
     async fn settle_replay(
@@ -230,8 +230,9 @@ impl Ledger for PostgresLedger {
         replay: ReplayId,
         after: Option<DeliveryId>,
         rows_max: u32,
+        epoch: Option<u64>,
     ) -> Result<Option<ReplaySettled>, LedgerError> {
-        self.patience.answer(replays::settle(&self.pool, (tenant, replay), after, rows_max)).await
+        self.patience.answer(replays::settle(&self.pool, (tenant, replay), (after, rows_max), epoch)).await
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {

@@ -1,6 +1,6 @@
 //! Replays of many deliveries: their places, their steps, and what became of what they started.
 //!
-//! The row of a replay is locked first, then events, deliveries, due and lanes, each by key.
+//! The leader's epoch is held first, then the row of the replay is locked, then events, deliveries, due and lanes, each by key.
 
 mod page;
 mod start;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub(super) use self::page::page;
 use super::encode::{self, count, int8};
 use super::{LedgerError, NewReplay, ReplayCursor, ReplayRecord, ReplaySettled, ReplayStage, ReplayStep};
+use crate::ledger::check_epoch;
 
 /// The columns of a [`ReplayRecord`].
 macro_rules! columns {
@@ -28,10 +29,12 @@ macro_rules! columns {
 }
 
 /// Begins a replay; see [`crate::ledger::Ledger::begin_replay`].
-pub(super) async fn begin(pool: &PgPool, new: &NewReplay) -> Result<ReplayRecord, LedgerError> {
+pub(super) async fn begin(pool: &PgPool, new: &NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
     if let Some(record) = read(pool, new.tenant, new.replay).await? {
         return Ok(record);
     }
+    let mut transaction = pool.begin().await?;
+    hold_epoch(&mut transaction, epoch).await?;
     sqlx::query(
         "INSERT INTO replays (id, tenant, stage, started_at, asked_until)
          VALUES ($1, $2, $3, now(), 'epoch'::timestamptz + $4 * interval '1 millisecond') ON CONFLICT (id) DO NOTHING",
@@ -40,9 +43,10 @@ pub(super) async fn begin(pool: &PgPool, new: &NewReplay) -> Result<ReplayRecord
     .bind(new.tenant.0)
     .bind(stage_number(new.first_stage))
     .bind(int8(new.asked_until_unix_ms.min(ASKED_UNTIL_MS_MAX)))
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
-    forget_beyond_bound(pool, new.tenant).await?;
+    forget_beyond_bound(&mut transaction, new.tenant).await?;
+    transaction.commit().await?;
     let record = read(pool, new.tenant, new.replay).await?;
     record.ok_or_else(|| LedgerError::Unavailable("a replay went while it began".to_owned()))
 }
@@ -60,7 +64,7 @@ async fn read(pool: &PgPool, tenant: TenantId, replay: ReplayId) -> Result<Optio
 }
 
 /// Forgets a tenant's oldest replays beyond their bound.
-async fn forget_beyond_bound(pool: &PgPool, tenant: TenantId) -> Result<(), LedgerError> {
+async fn forget_beyond_bound(transaction: &mut Transaction<'_, Postgres>, tenant: TenantId) -> Result<(), LedgerError> {
     sqlx::query(
         "WITH gone AS (
              DELETE FROM replays WHERE id = ANY(ARRAY(
@@ -69,7 +73,7 @@ async fn forget_beyond_bound(pool: &PgPool, tenant: TenantId) -> Result<(), Ledg
     )
     .bind(tenant.0)
     .bind(i64::from(REPLAYS_REMEMBERED_MAX))
-    .execute(pool)
+    .execute(&mut **transaction)
     .await?;
     Ok(())
 }
@@ -88,8 +92,13 @@ pub(super) async fn forget_before(pool: &PgPool, unix_ms: u64) -> Result<(), Led
 }
 
 /// Commits a step; see [`crate::ledger::Ledger::advance_replay`].
-pub(super) async fn advance(pool: &PgPool, step: &ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
+pub(super) async fn advance(
+    pool: &PgPool,
+    step: &ReplayStep,
+    epoch: Option<u64>,
+) -> Result<Option<ReplayRecord>, LedgerError> {
     let mut transaction = pool.begin().await?;
+    hold_epoch(&mut transaction, epoch).await?;
     let Some(record) = lock(&mut transaction, step.tenant, step.replay).await? else { return Ok(None) };
     if record.step != step.after_step || record.cursor.stage == ReplayStage::Done {
         return Ok(Some(record));
@@ -114,6 +123,16 @@ pub(super) async fn advance(pool: &PgPool, step: &ReplayStep) -> Result<Option<R
     Ok(Some(record))
 }
 
+/// Whether a leader may still write; until the end of the transaction no later one can begin to.
+async fn hold_epoch(transaction: &mut Transaction<'_, Postgres>, epoch: Option<u64>) -> Result<(), LedgerError> {
+    if epoch.is_none() {
+        return Ok(());
+    }
+    let present: i64 =
+        sqlx::query_scalar("SELECT leader_epoch FROM ledger FOR SHARE").fetch_one(&mut **transaction).await?;
+    check_epoch(epoch, count(present)?).map(drop)
+}
+
 async fn lock(
     transaction: &mut Transaction<'_, Postgres>,
     tenant: TenantId,
@@ -132,8 +151,8 @@ async fn lock(
 pub(super) async fn settle(
     pool: &PgPool,
     (tenant, replay): (TenantId, ReplayId),
-    after: Option<DeliveryId>,
-    rows_max: u32,
+    (after, rows_max): (Option<DeliveryId>, u32),
+    epoch: Option<u64>,
 ) -> Result<Option<ReplaySettled>, LedgerError> {
     let looked = look(pool, replay, after, rows_max).await?;
     let next = looked.last().filter(|_| looked.len() == rows_max as usize).map(|run| run.delivery);
@@ -143,6 +162,7 @@ pub(super) async fn settle(
         return Ok(record.map(|record| ReplaySettled { record, ended: 0, next }));
     }
     let mut transaction = pool.begin().await?;
+    hold_epoch(&mut transaction, epoch).await?;
     if lock(&mut transaction, tenant, replay).await?.is_none() {
         return Ok(None);
     }

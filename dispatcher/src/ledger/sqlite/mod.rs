@@ -208,8 +208,8 @@ impl Ledger for SqliteLedger {
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
     }
 
-    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError> {
-        replays::begin_replay(&mut *self.writer().await, &replay, now_unix_ms()).await
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        replays::begin_replay(&mut *self.writer().await, &replay, epoch, now_unix_ms()).await
     }
 
     async fn replay_page(
@@ -221,8 +221,8 @@ impl Ledger for SqliteLedger {
         replays::page(&self.readers, &scope, after, rows_max).await
     }
 
-    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
-        replays::advance(&mut *self.writer().await, &step, now_unix_ms()).await
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        replays::advance(&mut *self.writer().await, &step, epoch, now_unix_ms()).await
     }
 
     async fn settle_replay(
@@ -231,13 +231,15 @@ impl Ledger for SqliteLedger {
         replay: ReplayId,
         after: Option<DeliveryId>,
         rows_max: u32,
+        epoch: Option<u64>,
     ) -> Result<Option<ReplaySettled>, LedgerError> {
         let runs = replays::Runs::look(&self.readers, replay, after, rows_max).await?;
         let next = runs.next(rows_max);
         if runs.none_over() {
             return replays::unchanged(&self.readers, (tenant, replay), next).await;
         }
-        replays::settle(&mut *self.writer().await, (tenant, replay), &runs, next, now_unix_ms()).await
+        let settled = replays::settle(&mut *self.writer().await, (tenant, replay), &runs, epoch, now_unix_ms()).await?;
+        Ok(settled.map(|settled| ReplaySettled { next, ..settled }))
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use dispatcher_core::id::{DeliveryId, ReplayId, TenantId};
 use dispatcher_core::limits::REPLAYS_REMEMBERED_MAX;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Row as _, SqliteExecutor, SqlitePool};
+use sqlx::{Row as _, Sqlite, SqliteExecutor, SqlitePool, Transaction};
 use uuid::Uuid;
 
 pub(super) use self::page::page;
 use super::encode::{self, Hex, blob, count, integer, uuid};
 use super::{LedgerError, NewReplay, ReplayCursor, ReplayRecord, ReplaySettled, ReplayStage, ReplayStep, begin};
+use crate::ledger::check_epoch;
 
 /// The columns of a [`ReplayRecord`].
 macro_rules! columns {
@@ -28,12 +29,14 @@ macro_rules! columns {
 pub(super) async fn begin_replay(
     writer: &mut SqliteConnection,
     new: &NewReplay,
+    epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<ReplayRecord, LedgerError> {
     let mut transaction = begin(writer).await?;
     if let Some(record) = read(&mut *transaction, new.tenant, new.replay).await? {
         return Ok(record);
     }
+    hold_epoch(&mut transaction, epoch).await?;
     sqlx::query("INSERT INTO replays (id, tenant, stage, started_at, asked_until) VALUES (?1, ?2, ?3, ?4, ?5)")
         .bind(blob(new.replay.0))
         .bind(blob(new.tenant.0))
@@ -94,13 +97,21 @@ async fn read(
     row.as_ref().map(record_of).transpose()
 }
 
+/// Whether a leader may still write.
+async fn hold_epoch(transaction: &mut Transaction<'_, Sqlite>, epoch: Option<u64>) -> Result<(), LedgerError> {
+    let row = sqlx::query("SELECT leader_epoch FROM ledger").fetch_one(&mut **transaction).await?;
+    check_epoch(epoch, count(row.try_get("leader_epoch")?)?).map(drop)
+}
+
 /// Commits a step; see [`crate::ledger::Ledger::advance_replay`].
 pub(super) async fn advance(
     writer: &mut SqliteConnection,
     step: &ReplayStep,
+    epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<Option<ReplayRecord>, LedgerError> {
     let mut transaction = begin(writer).await?;
+    hold_epoch(&mut transaction, epoch).await?;
     let Some(record) = read(&mut *transaction, step.tenant, step.replay).await? else { return Ok(None) };
     if record.step != step.after_step || record.cursor.stage == ReplayStage::Done {
         return Ok(Some(record));
@@ -181,15 +192,16 @@ pub(super) async fn unchanged(
     Ok(record.map(|record| ReplaySettled { record, ended: 0, next }))
 }
 
-/// Counts runs that are over; see [`crate::ledger::Ledger::settle_replay`].
+/// Counts runs that are over; see [`crate::ledger::Ledger::settle_replay`]. Where to look next is not told.
 pub(super) async fn settle(
     writer: &mut SqliteConnection,
     (tenant, replay): (TenantId, ReplayId),
     runs: &Runs,
-    next: Option<DeliveryId>,
+    epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<Option<ReplaySettled>, LedgerError> {
     let mut transaction = begin(writer).await?;
+    hold_epoch(&mut transaction, epoch).await?;
     if read(&mut *transaction, tenant, replay).await?.is_none() {
         return Ok(None);
     }
@@ -220,7 +232,7 @@ pub(super) async fn settle(
     .await?;
     let record = record_of(&row)?;
     transaction.commit().await?;
-    Ok(Some(ReplaySettled { record, ended: u32::try_from(gone.len()).unwrap_or(u32::MAX), next }))
+    Ok(Some(ReplaySettled { record, ended: u32::try_from(gone.len()).unwrap_or(u32::MAX), next: None }))
 }
 
 fn record_of(row: &SqliteRow) -> Result<ReplayRecord, LedgerError> {

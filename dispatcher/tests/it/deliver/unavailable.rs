@@ -152,8 +152,8 @@ impl Ledger for UnavailableLedger {
         self.real.replay(tenant, delivery).await
     }
 
-    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError> {
-        self.real.begin_replay(replay).await
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.real.begin_replay(replay, epoch).await
     }
 
     async fn replay_page(
@@ -165,8 +165,8 @@ impl Ledger for UnavailableLedger {
         self.real.replay_page(scope, after, rows_max).await
     }
 
-    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
-        self.real.advance_replay(step).await
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.real.advance_replay(step, epoch).await
     }
 
     async fn settle_replay(
@@ -175,8 +175,9 @@ impl Ledger for UnavailableLedger {
         replay: ReplayId,
         after: Option<DeliveryId>,
         rows_max: u32,
+        epoch: Option<u64>,
     ) -> Result<Option<ReplaySettled>, LedgerError> {
-        self.real.settle_replay(tenant, replay, after, rows_max).await
+        self.real.settle_replay(tenant, replay, after, rows_max, epoch).await
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {

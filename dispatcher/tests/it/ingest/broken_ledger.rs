@@ -151,9 +151,9 @@ impl Ledger for BrokenLedger {
         self.real.replay(tenant, delivery).await
     }
 
-    async fn begin_replay(&self, replay: NewReplay) -> Result<ReplayRecord, LedgerError> {
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
         self.broken.check()?;
-        self.real.begin_replay(replay).await
+        self.real.begin_replay(replay, epoch).await
     }
 
     async fn replay_page(
@@ -166,9 +166,9 @@ impl Ledger for BrokenLedger {
         self.real.replay_page(scope, after, rows_max).await
     }
 
-    async fn advance_replay(&self, step: ReplayStep) -> Result<Option<ReplayRecord>, LedgerError> {
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
         self.broken.check()?;
-        self.real.advance_replay(step).await
+        self.real.advance_replay(step, epoch).await
     }
 
     async fn settle_replay(
@@ -177,9 +177,10 @@ impl Ledger for BrokenLedger {
         replay: ReplayId,
         after: Option<DeliveryId>,
         rows_max: u32,
+        epoch: Option<u64>,
     ) -> Result<Option<ReplaySettled>, LedgerError> {
         self.broken.check()?;
-        self.real.settle_replay(tenant, replay, after, rows_max).await
+        self.real.settle_replay(tenant, replay, after, rows_max, epoch).await
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {

@@ -68,6 +68,7 @@ macro_rules! conformance_suite {
                 the_same_replay_begins_once,
                 what_others_own_is_never_touched,
                 a_replay_is_forgotten_with_the_time_that_it_asked_for,
+                a_leader_that_was_replaced_starts_nothing,
             ],
             claim: [
                 a_leased_part_is_claimed_when_its_lease_is_over,

@@ -21,12 +21,15 @@ impl ModelledReplay {
         match self.record {
             Some(record) => record,
             None => ledger
-                .begin_replay(NewReplay {
-                    replay: ReplayId::derive(shop(), "many", &[0; 32]),
-                    tenant: shop(),
-                    asked_until_unix_ms: u64::MAX,
-                    first_stage: ReplayStage::Deliveries,
-                })
+                .begin_replay(
+                    NewReplay {
+                        replay: ReplayId::derive(shop(), "many", &[0; 32]),
+                        tenant: shop(),
+                        asked_until_unix_ms: u64::MAX,
+                        first_stage: ReplayStage::Deliveries,
+                    },
+                    None,
+                )
                 .await
                 .unwrap(),
         }
@@ -50,10 +53,10 @@ impl ModelledReplay {
             again: again.into_iter().collect(),
             missing: vec![(missing.0, vec![missing.1])],
         };
-        let after = ledger.advance_replay(step.clone()).await.unwrap().unwrap();
+        let after = ledger.advance_replay(step.clone(), None).await.unwrap().unwrap();
         assert_eq!((after.step, after.queued), (before.step + 1, before.queued + started.len() as u64));
         assert_eq!((after.cursor, after.matched), (step.cursor, before.matched + 2));
-        assert_eq!(ledger.advance_replay(step).await.unwrap(), Some(after));
+        assert_eq!(ledger.advance_replay(step, None).await.unwrap(), Some(after));
         self.open.extend(started);
         self.record = Some(after);
     }
@@ -64,7 +67,7 @@ impl ModelledReplay {
         let (open, over): (BTreeSet<_>, BTreeSet<_>) =
             self.open.iter().copied().partition(|id| state_of(id) == DeliveryState::Open);
         let arrived = over.iter().filter(|id| state_of(id) == DeliveryState::Delivered).count() as u64;
-        let settled = ledger.settle_replay(shop(), before.replay, None, 1000).await.unwrap().unwrap();
+        let settled = ledger.settle_replay(shop(), before.replay, None, 1000, None).await.unwrap().unwrap();
         assert_eq!(settled.ended as usize, over.len());
         let after = settled.record;
         assert_eq!(after.delivered, before.delivered + arrived);

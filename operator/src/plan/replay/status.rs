@@ -6,11 +6,13 @@ use crds::Kind;
 use crds::condition::{ConditionStatus, ConditionType, Reason};
 use crds::replay::{Replay, ReplayStatus};
 use dispatcher::ledger::{ReplayRecord, ReplayStage};
-use dispatcher_core::limits::{REPLAY_STATUS_INTERVAL, REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
+use dispatcher_core::limits::{FACTS_INTERVAL, REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::ReplayProgress;
 use crate::conditions::{Conditions, find, time};
+use crate::plan::events::{Regarding, transitions};
+use crate::plan::{ObjectStatus, StatusBody, StatusChange};
 use crate::validate::Problem;
 
 /// Generation of objects that no API server has numbered.
@@ -78,23 +80,35 @@ impl Statuses {
     pub(super) fn of(
         &mut self,
         replay: &Replay,
+        (namespace, name): (&str, &str),
         problems: &[Problem],
         known: &Known<'_>,
         has_turn: bool,
-    ) -> Option<ReplayStatus> {
+    ) -> Option<ObjectStatus> {
         let present = replay.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
         let generation = replay.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
         let mut conditions = Conditions::new(Kind::Replay, previous, generation, self.now_unix_ms);
         set_conditions(&mut conditions, &verdict(replay, problems, known, has_turn), problems, known);
         let conditions = conditions.finish();
-        let counted = self.counts(present, known, previous != conditions);
+        let conditions_change = previous != conditions;
+        let counted = self.counts(present, known, conditions_change);
         let status = ReplayStatus { observed_generation: Some(generation), conditions, ..counted };
-        (present != Some(&status)).then_some(status)
+        if present == Some(&status) {
+            return None;
+        }
+        let regarding = Regarding { kind: Kind::Replay, namespace, name, uid: replay.metadata.uid.as_deref() };
+        Some(ObjectStatus {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            change: if conditions_change { StatusChange::Conditions } else { StatusChange::Facts { steps: 1 } },
+            events: transitions(regarding, previous, &status.conditions),
+            body: StatusBody::Replay(status),
+        })
     }
 
     /// The counts, exact. They change together with a condition, or else when they have grown enough to tell something
-    /// new, and at most once in [`REPLAY_STATUS_INTERVAL`].
+    /// new, and at most once in [`FACTS_INTERVAL`].
     fn counts(&mut self, present: Option<&ReplayStatus>, known: &Known<'_>, conditions_change: bool) -> ReplayStatus {
         let Some(record) = known.record() else { return present.cloned().unwrap_or_default() };
         let new = status_of(record, self.now_unix_ms);
@@ -106,7 +120,7 @@ impl Statuses {
         }
         let measured_ms = present.measured_time.as_ref().map_or(0, |time| time.0.as_millisecond());
         let age_ms = self.now_unix_ms.saturating_sub(u64::try_from(measured_ms).unwrap_or_default());
-        match REPLAY_STATUS_INTERVAL.checked_sub(Duration::from_millis(age_ms)).filter(|left| !left.is_zero()) {
+        match FACTS_INTERVAL.checked_sub(Duration::from_millis(age_ms)).filter(|left| !left.is_zero()) {
             Some(left) => {
                 self.next_look_in = [self.next_look_in, Some(left)].into_iter().flatten().min();
                 present.clone()

@@ -87,12 +87,13 @@ pub(crate) fn job_of(stage: &Stage, name: &str, spec: &str) -> ReplayJob {
     world.published = stage.published.clone();
     // As if it had begun: one that is suspended has a job, too.
     for replay in &mut world.replays {
-        let status = replay.status.get_or_insert_default();
+        let status = Arc::make_mut(replay).status.get_or_insert_default();
         status.started_time = Some(operator::conditions::time(0));
     }
     let situation = ReplaySituation {
         tenants: &world.tenants,
         replays: &world.replays,
+        malformed: &[],
         progress: &HashMap::new(),
         published: &world.published,
     };
@@ -119,7 +120,7 @@ impl Stage {
         let mut harness = Harness::of(&resources());
         let plan = harness.plan();
         harness.world.apply(&plan);
-        ledger.publish_table(plan.table).await.unwrap();
+        ledger.publish_table(plan.table, None).await.unwrap();
         Self { ledger, published: harness.world.published, _place: place }
     }
 
@@ -259,7 +260,7 @@ impl Play<'_> {
     pub(crate) fn order(&mut self, specs: &[&str]) {
         let jobs = specs.iter().enumerate().map(|(number, spec)| job_of(self.stage, &format!("r{number}"), spec));
         self.jobs = jobs.collect();
-        self.desk.order(self.jobs.clone());
+        self.desk.order(self.jobs.clone(), None);
     }
 
     /// One turn; answers when the next is due.
@@ -311,7 +312,7 @@ impl Play<'_> {
             asked_until_unix_ms: scope.until_unix_ms,
             first_stage: scope.first_stage(),
         };
-        Some(self.stage.ledger.begin_replay(known).await.unwrap())
+        Some(self.stage.ledger.begin_replay(known, None).await.unwrap())
     }
 
     fn only_of(&self, place: usize) -> Option<ReplayRecord> {

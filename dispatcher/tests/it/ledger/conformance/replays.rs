@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use dispatcher::clock::now_unix_ms;
 use dispatcher::ledger::{
-    DeliveryQuery, Ledger, NewEvent, NewReplay, Recorded, ReplayCursor, ReplayFound, ReplayRecord, ReplayScope,
-    ReplayStage, ReplayStep, Replayed,
+    DeliveryQuery, Ledger, LedgerError, NewEvent, NewReplay, Recorded, ReplayCursor, ReplayFound, ReplayRecord,
+    ReplayScope, ReplayStage, ReplayStep, Replayed,
 };
 use dispatcher_core::delivery::{Attempt, DeliveryState, EndReason, Next, Outcome, Target};
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, SubscriptionId};
@@ -34,7 +34,7 @@ fn subscription_row(id: SubscriptionId) -> Row {
 async fn publish(ledger: &Arc<dyn Ledger>) {
     let endpoints = ["a", "b"].map(|name| endpoint_row(name, "1", EndpointState::Active));
     let put = endpoints.into_iter().chain([subscription_row(target("a").subscription)]).collect();
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
 }
 
 /// An event to these endpoints whose first attempts all end like this.
@@ -69,7 +69,7 @@ fn new_replay(name: &str, first_stage: ReplayStage) -> NewReplay {
 }
 
 async fn begin(ledger: &Arc<dyn Ledger>, name: &str) -> ReplayRecord {
-    ledger.begin_replay(new_replay(name, ReplayStage::Deliveries)).await.unwrap()
+    ledger.begin_replay(new_replay(name, ReplayStage::Deliveries), None).await.unwrap()
 }
 
 /// Every delivery and event that a replay finds, page by page.
@@ -102,11 +102,11 @@ fn step(record: &ReplayRecord, again: &[(DeliveryId, u32)], missing: &[(EventId,
 }
 
 async fn advance(ledger: &Arc<dyn Ledger>, step: ReplayStep) -> ReplayRecord {
-    ledger.advance_replay(step).await.unwrap().expect("it has begun")
+    ledger.advance_replay(step, None).await.unwrap().expect("it has begun")
 }
 
 async fn settle(ledger: &Arc<dyn Ledger>, replay: ReplayId) -> ReplayRecord {
-    ledger.settle_replay(shop(), replay, None, 100).await.unwrap().expect("it has begun").record
+    ledger.settle_replay(shop(), replay, None, 100, None).await.unwrap().expect("it has begun").record
 }
 
 pub(crate) async fn a_replay_finds_what_is_finished_in_its_scope(ledger: &Arc<dyn Ledger>) {
@@ -178,7 +178,8 @@ pub(crate) async fn pages_of_a_replay_come_to_the_whole(ledger: &Arc<dyn Ledger>
 pub(crate) async fn what_has_left_the_table_is_not_found(ledger: &Arc<dyn Ledger>) {
     publish(ledger).await;
     let new = ended(ledger, &["a", "b"], &dead()).await;
-    let drop = async |key: RowKey| ledger.publish_table(TableChange { put: vec![], drop: vec![key] }).await.unwrap();
+    let drop =
+        async |key: RowKey| ledger.publish_table(TableChange { put: vec![], drop: vec![key] }, None).await.unwrap();
     drop(RowKey::Endpoint(endpoint("b"))).await;
     assert_eq!(deliveries(ledger, scope()).await, [delivery(&new, "a")]);
     drop(RowKey::Subscription(target("a").subscription)).await;
@@ -322,7 +323,7 @@ pub(crate) async fn runs_are_counted_as_they_end(ledger: &Arc<dyn Ledger>) {
     let mut after = None;
     let mut ended = 0;
     for _ in 0..2 {
-        let settled = ledger.settle_replay(shop(), started.replay, after, 1).await.unwrap().unwrap();
+        let settled = ledger.settle_replay(shop(), started.replay, after, 1, None).await.unwrap().unwrap();
         (after, ended) = (settled.next, ended + settled.ended);
     }
     let last = settle(ledger, started.replay).await;
@@ -358,20 +359,20 @@ pub(crate) async fn a_replay_that_started_nothing_is_finished_at_its_end(ledger:
 pub(crate) async fn the_same_replay_begins_once(ledger: &Arc<dyn Ledger>) {
     let soon = now_unix_ms() + 3_600_000;
     let first = ledger
-        .begin_replay(NewReplay { asked_until_unix_ms: 5_000, ..new_replay("x", ReplayStage::Events) })
+        .begin_replay(NewReplay { asked_until_unix_ms: 5_000, ..new_replay("x", ReplayStage::Events) }, None)
         .await
         .unwrap();
     assert_eq!((first.until_unix_ms, first.cursor.stage), (5_000, ReplayStage::Events));
     assert!(first.started_at_unix_ms > soon - 2 * 3_600_000);
     assert_eq!(begin(ledger, "x").await, first, "what it was told first counts");
     let later = ledger
-        .begin_replay(NewReplay { asked_until_unix_ms: soon, ..new_replay("y", ReplayStage::Deliveries) })
+        .begin_replay(NewReplay { asked_until_unix_ms: soon, ..new_replay("y", ReplayStage::Deliveries) }, None)
         .await
         .unwrap();
     assert_eq!(later.until_unix_ms, later.started_at_unix_ms, "what comes after its beginning is left alone");
     let unknown = ReplayStep { replay: replay_id("z"), ..step(&first, &[], &[]) };
-    assert_eq!(ledger.advance_replay(unknown).await.unwrap(), None);
-    assert_eq!(ledger.settle_replay(shop(), replay_id("z"), None, 10).await.unwrap(), None);
+    assert_eq!(ledger.advance_replay(unknown, None).await.unwrap(), None);
+    assert_eq!(ledger.settle_replay(shop(), replay_id("z"), None, 10, None).await.unwrap(), None);
 }
 
 pub(crate) async fn what_others_own_is_never_touched(ledger: &Arc<dyn Ledger>) {
@@ -382,9 +383,9 @@ pub(crate) async fn what_others_own_is_never_touched(ledger: &Arc<dyn Ledger>) {
     let foreign = tenant("foreign");
     let replay = ReplayId::derive(foreign, "x", &[7; 32]);
     let theirs = NewReplay { replay, tenant: foreign, ..new_replay("x", ReplayStage::Deliveries) };
-    let begun = ledger.begin_replay(theirs).await.unwrap();
+    let begun = ledger.begin_replay(theirs, None).await.unwrap();
     let theirs = ReplayStep { tenant: foreign, ..step(&begun, &asked, &missing) };
-    assert_eq!(ledger.advance_replay(theirs).await.unwrap().unwrap().queued, 0);
+    assert_eq!(ledger.advance_replay(theirs, None).await.unwrap().unwrap().queued, 0);
     assert_eq!(state(ledger, delivery(&new, "a")).await, Some(DeliveryState::Dead));
     assert_eq!(state(ledger, delivery(&new, "b")).await, None);
     let everything = ReplayScope { delivered: true, missing: true, tenant: foreign, ..scope() };
@@ -393,8 +394,8 @@ pub(crate) async fn what_others_own_is_never_touched(ledger: &Arc<dyn Ledger>) {
     }
     // Nor is their replay ours.
     let ours = begin(ledger, "x").await;
-    assert_eq!(ledger.settle_replay(shop(), replay, None, 10).await.unwrap(), None);
-    assert_eq!(ledger.advance_replay(ReplayStep { replay, ..step(&ours, &asked, &[]) }).await.unwrap(), None);
+    assert_eq!(ledger.settle_replay(shop(), replay, None, 10, None).await.unwrap(), None);
+    assert_eq!(ledger.advance_replay(ReplayStep { replay, ..step(&ours, &asked, &[]) }, None).await.unwrap(), None);
     let nobody = EndpointId(Uuid::nil());
     assert!(all(ledger, ReplayScope { endpoint: Some(nobody), ..scope() }, 10).await.is_empty());
 }
@@ -404,11 +405,32 @@ pub(crate) async fn a_replay_is_forgotten_with_the_time_that_it_asked_for(ledger
     let days_ago = |days: u64| now_unix_ms() - days * 24 * 3_600_000;
     let finished = async |name: &str, asked_until_unix_ms: u64| {
         let new = NewReplay { asked_until_unix_ms, ..new_replay(name, ReplayStage::Deliveries) };
-        let record = ledger.begin_replay(new).await.unwrap();
+        let record = ledger.begin_replay(new, None).await.unwrap();
         if record.step == 0 { advance(ledger, step(&record, &[], &[])).await } else { record }
     };
     let (old, young) = (finished("old", days_ago(40)).await, finished("young", days_ago(20)).await);
     ledger.maintain(30 * day).await.unwrap();
     assert_eq!(begin(ledger, "young").await, young);
     assert_ne!(begin(ledger, "old").await, old, "it begins anew, and finds nothing");
+}
+
+pub(crate) async fn a_leader_that_was_replaced_starts_nothing(ledger: &Arc<dyn Ledger>) {
+    let new = ended(ledger, &["a"], &dead()).await;
+    let begun = ledger.begin_replay(new_replay("x", ReplayStage::Deliveries), Some(3)).await.unwrap();
+    let asked = [(delivery(&new, "a"), 1)];
+    let other = ReplayStep { cursor: ReplayCursor::start_of(ReplayStage::Events), ..step(&begun, &asked, &[]) };
+    let started = ledger.advance_replay(other, Some(3)).await.unwrap().unwrap();
+    assert_eq!(started.queued, 1);
+    claim(ledger, 10, HOUR).await;
+    record(ledger, delivery_change(key(&new, target("a")), 2, 1, dead())).await;
+    ledger.publish_table(TableChange::default(), Some(4)).await.unwrap();
+    let superseded = |error: LedgerError| matches!(error, LedgerError::Superseded { asked: 3, present: 4 });
+    let again = step(&started, &[(delivery(&new, "a"), 2)], &[]);
+    assert!(ledger.advance_replay(again.clone(), Some(3)).await.is_err_and(superseded));
+    assert!(ledger.settle_replay(shop(), begun.replay, None, 10, Some(3)).await.is_err_and(superseded));
+    let late = ledger.begin_replay(new_replay("y", ReplayStage::Deliveries), Some(3)).await;
+    assert!(late.is_err_and(superseded));
+    assert_eq!(state(ledger, delivery(&new, "a")).await, Some(DeliveryState::Dead));
+    assert_eq!(settle(ledger, begun.replay).await.failed, 1, "it was not counted before");
+    assert_eq!(ledger.advance_replay(again, Some(4)).await.unwrap().unwrap().queued, 2);
 }
