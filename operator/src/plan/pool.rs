@@ -5,6 +5,7 @@ pub mod build;
 pub mod compare;
 mod settings;
 mod status;
+pub mod trouble;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -15,6 +15,10 @@ pub const POOL_LOAD_ROWS_MAX: u32 = 100_000;
 pub const OBJECT_LABEL_BYTES_MAX: usize = 63;
 /// How often pools are looked at.
 pub const POOL_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest pause between two looks, whatever changes.
+pub const POOL_LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Most pods of a pool that are looked at for why they do not start.
+pub const POOL_PODS_READ_MAX: u32 = 50;
 /// How long what a busy dispatcher gets done is believed, once dispatchers are no longer busy.
 pub const POOL_RATE_LIFETIME: Duration = Duration::from_hours(6);
 /// The same for a rate that was found to be the same again and again.
