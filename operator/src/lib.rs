@@ -4,10 +4,14 @@
 //! with a resource; [`plan`] computes what must change; [`apply`] changes it. Only `apply` and the reading of files do I/O.
 
 pub mod apply;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod conditions;
 pub mod effective;
 pub mod facts;
 pub mod generate;
 pub mod plan;
+#[cfg(feature = "cluster")]
+pub mod program;
 pub mod validate;
 pub mod world;

@@ -1,6 +1,8 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
+mod change;
 mod endpoint;
+pub mod events;
 mod memory;
 pub mod removal;
 mod status;
@@ -10,17 +12,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use crds::Kind;
 use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
 use crds::subscription::SubscriptionStatus;
-use crds::Kind;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{
     EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
 };
+use serde::Serialize;
 
+pub use self::change::StatusChange;
+use self::events::{PlannedEvent, Regarding};
 pub use self::memory::Memory;
 use self::subscription::PlannedSubscription;
 use crate::validate::{Neighbours, Problem};
@@ -64,10 +69,15 @@ pub struct ObjectStatus {
     pub name: String,
     /// Its whole new status.
     pub body: StatusBody,
+    /// What is new in it.
+    pub change: StatusChange,
+    /// What is to be told once it is written.
+    pub events: Vec<PlannedEvent>,
 }
 
-/// A status of one of the kinds.
-#[derive(Clone, Debug, PartialEq)]
+/// A status of one of the kinds. Its JSON is that of the kind's `status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
@@ -137,6 +147,14 @@ struct Situation<'a> {
 struct Wanted {
     kept: HashSet<RowKey>,
     put: BTreeMap<RowKey, Row>,
+}
+
+impl<R: kube::ResourceExt, Row: Clone> Planned<'_, R, Row> {
+    /// Whom its Events are about.
+    fn regarding(&self, kind: Kind) -> Regarding<'_> {
+        let uid = self.resource.meta().uid.as_deref();
+        Regarding { kind, namespace: self.namespace, name: self.name, uid }
+    }
 }
 
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
@@ -267,9 +285,7 @@ impl<'a> Published<'a> {
         previous: Option<&'a Row>,
     ) -> (Option<Cow<'a, Row>>, Option<TableVersion>) {
         match (row, previous) {
-            (Some(row), Some(previous)) if row == *previous => {
-                (Some(Cow::Borrowed(previous)), Some(self.version(key)))
-            }
+            (Some(row), Some(previous)) if row == *previous => (Some(Cow::Borrowed(previous)), Some(self.version(key))),
             (row, None) if row.is_none() => (None, Some(TableVersion::default())),
             (row, _) => (row.map(Cow::Owned), None),
         }

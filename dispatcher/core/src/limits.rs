@@ -1,10 +1,12 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod cluster;
 mod control;
 mod tools;
 
 use std::time::Duration;
 
+pub use self::cluster::*;
 pub use self::control::*;
 pub use self::tools::*;
 

@@ -40,21 +40,21 @@ pub(super) struct JudgedEndpoint {
 
 /// A row that needs no change while it stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settled {
+pub(super) struct Settled {
     /// The version that made it.
     version: TableVersion,
     /// When a signing key in it retires, in milliseconds since the Unix epoch.
-    retires_at_unix_ms: Option<u64>,
+    pub(super) retires_at_unix_ms: Option<u64>,
 }
 
 impl JudgedEndpoint {
-    /// Whether the published row, which this version made, is what the endpoint deserves; and when a key in it retires.
-    pub(super) fn is_settled(
+    /// The published row, which this version made, if it is what the endpoint deserves.
+    pub(super) fn settled(
         &mut self,
         published: Option<&EndpointRow>,
         version: TableVersion,
         now_unix_ms: u64,
-    ) -> Option<Option<u64>> {
+    ) -> Option<Settled> {
         let published = published?;
         if let Some((_, retires_at_unix_ms)) = self.deserved.as_deref().filter(|(row, _)| row == published) {
             self.settled = Some(Settled { version, retires_at_unix_ms: *retires_at_unix_ms });
@@ -62,7 +62,7 @@ impl JudgedEndpoint {
         }
         let settled = self.settled.filter(|settled| settled.version == version)?;
         let is_over = settled.retires_at_unix_ms.is_some_and(|at| at <= now_unix_ms);
-        (!is_over).then_some(settled.retires_at_unix_ms)
+        (!is_over).then_some(settled)
     }
 }
 
@@ -97,15 +97,15 @@ impl Memory {
         pool_exists: bool,
     ) -> Option<&mut JudgedEndpoint> {
         let judged = self.endpoints.get_mut(&id)?;
-        let is_same_secret = |(name, before): &(String, Option<Arc<SecretState>>)| {
-            match (before, secrets.shared(namespace, name)) {
+        let is_same_secret =
+            |(name, before): &(String, Option<Arc<SecretState>>)| match (before, secrets.shared(namespace, name)) {
                 (Some(before), Some(now)) => Arc::ptr_eq(before, now) || before == now,
                 (before, now) => before.is_none() && now.is_none(),
-            }
-        };
+            };
         let is_same = pool_exists == judged.pool_exists
             && (Arc::ptr_eq(&judged.resource, resource)
-                || judged.resource.spec == resource.spec && is_same_metadata(&judged.resource.metadata, &resource.metadata))
+                || judged.resource.spec == resource.spec
+                    && is_same_metadata(&judged.resource.metadata, &resource.metadata))
             && judged.secrets.iter().all(is_same_secret);
         if !is_same {
             return None;
@@ -148,15 +148,15 @@ impl Memory {
     ) -> Vec<Problem> {
         if let Some(judged) = self.subscriptions.get_mut(&id)
             && (Arc::ptr_eq(&judged.resource, resource)
-                || judged.resource.spec == resource.spec && is_same_metadata(&judged.resource.metadata, &resource.metadata))
+                || judged.resource.spec == resource.spec
+                    && is_same_metadata(&judged.resource.metadata, &resource.metadata))
         {
             judged.resource = Arc::clone(resource);
             judged.plan = self.plan;
             return judged.problems.clone();
         }
         let problems = judge(resource);
-        let judged =
-            JudgedSubscription { resource: Arc::clone(resource), problems: problems.clone(), plan: self.plan };
+        let judged = JudgedSubscription { resource: Arc::clone(resource), problems: problems.clone(), plan: self.plan };
         self.subscriptions.insert(id, judged);
         problems
     }

@@ -46,7 +46,8 @@ impl<'a> Neighbours<'a> {
             let having = labels.iter().map(|(key, value)| by_label.get(&(key.as_str(), value.as_str())));
             let Some(mut having) = having.collect::<Option<Vec<_>>>() else { return Vec::new() };
             having.sort_unstable_by_key(|endpoints| endpoints.len());
-            let (fewest, others) = having.split_first().map_or((None, &[][..]), |(first, others)| (Some(first), others));
+            let (fewest, others) =
+                having.split_first().map_or((None, &[][..]), |(first, others)| (Some(first), others));
             let has_all = |id: &&EndpointId| others.iter().all(|endpoints| endpoints.contains(*id));
             fewest.into_iter().flat_map(|endpoints| endpoints.iter()).filter(has_all).copied().collect()
         };

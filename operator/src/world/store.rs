@@ -75,7 +75,9 @@ impl FileStore {
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
                     Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
-                    Resource::Subscription(subscription) => world.subscriptions.push(Arc::new((**subscription).clone())),
+                    Resource::Subscription(subscription) => {
+                        world.subscriptions.push(Arc::new((**subscription).clone()));
+                    }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}
                 }

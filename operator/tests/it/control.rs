@@ -135,7 +135,8 @@ signing: {secretKeyRef: {name: s-sign, key: k}}
 headers: [{name: A, value: a}, {name: B, valueFrom: {secretKeyRef: {name: s-header, key: k}}}]
 tls: {caSecretKeyRef: {name: s-ca, key: k}, clientCertificateSecretRef: {name: s-client}}
 auth: ";
-    let oauth2 = "{type: OAuth2, oauth2: {tokenUrl: 'https://t.example.com/', clientIdSecretKeyRef: {name: s-id, key: k},
+    let oauth2 =
+        "{type: OAuth2, oauth2: {tokenUrl: 'https://t.example.com/', clientIdSecretKeyRef: {name: s-id, key: k},
     clientSecretSecretKeyRef: {name: s-secret, key: k}}}";
     for auth in [
         "{type: Basic, username: u, passwordSecretKeyRef: {name: s-password, key: k}}",
@@ -146,11 +147,8 @@ auth: ";
         let resource = &harness.world.endpoints[0];
         let named: BTreeSet<String> = named_secrets(resource).into_iter().map(|(name, _)| name).collect();
         let text = serde_json::to_string(&resource.spec).unwrap();
-        let written: BTreeSet<String> = text
-            .split("\"name\":\"s-")
-            .skip(1)
-            .map(|rest| format!("s-{}", rest.split('"').next().unwrap()))
-            .collect();
+        let written: BTreeSet<String> =
+            text.split("\"name\":\"s-").skip(1).map(|rest| format!("s-{}", rest.split('"').next().unwrap())).collect();
         assert!(written.len() >= 6, "{written:?}");
         assert_eq!(named, written);
     }
@@ -176,8 +174,7 @@ fn plans_of_ten_thousand_endpoints_and_as_many_subscriptions() {
         }
     }
     let mut store = FileStore::default();
-    let problems =
-        store.update(operator::world::files::Loaded { files, problems: Vec::new(), complete: true });
+    let problems = store.update(operator::world::files::Loaded { files, problems: Vec::new(), complete: true });
     assert!(problems.is_empty(), "{problems:?}");
     let mut world = store.world();
     let (key, policy) = (SealingKey::from_bytes(&[7; 32]), AddressPolicy::public_https());

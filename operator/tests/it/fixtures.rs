@@ -10,10 +10,10 @@ use dispatcher_core::table::{EndpointRow, EndpointSecrets, Row, SubscriptionRow,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator::conditions::find;
 use operator::plan::{Plan, PlanContext, plan};
-use operator::world::{Pool, World};
 use operator::world::files::Loaded;
 use operator::world::resource::read_text;
 use operator::world::store::FileStore;
+use operator::world::{Pool, World};
 
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 

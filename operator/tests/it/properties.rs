@@ -6,10 +6,10 @@ use std::sync::Arc;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::seal::SealingKey;
 use operator::plan::{Memory, PlanContext, plan, plan_again};
+use operator::world::World;
 use operator::world::files::Loaded;
 use operator::world::resource::read_text;
 use operator::world::store::FileStore;
-use operator::world::World;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -26,7 +26,9 @@ pub(super) async fn publish_table(
 ) -> Result<TableVersion, LedgerError> {
     let mut transaction = pool.begin().await?;
     let (present, present_epoch): (i64, i64) =
-        sqlx::query_as("SELECT table_version, leader_epoch FROM ledger FOR UPDATE").fetch_one(&mut *transaction).await?;
+        sqlx::query_as("SELECT table_version, leader_epoch FROM ledger FOR UPDATE")
+            .fetch_one(&mut *transaction)
+            .await?;
     let present = count::<u64, _>(present)?;
     let is_new_leader = crate::ledger::check_epoch(epoch, count(present_epoch)?)?;
     if let Some(epoch) = epoch.filter(|_| is_new_leader) {
