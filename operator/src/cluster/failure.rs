@@ -100,6 +100,10 @@ fn class_of(status: &Status) -> FailureClass {
         _ if status.is_already_exists() => FailureClass::Exists,
         _ if status.is_conflict() => FailureClass::Conflict,
         _ if status.is_forbidden() => FailureClass::Forbidden,
+        // A proxy in between says no more than the number.
+        404 | 410 => FailureClass::NotFound,
+        409 => FailureClass::Conflict,
+        403 => FailureClass::Forbidden,
         // A token that ran out is renewed; an overloaded server asks for time.
         401 | 408 | 429 => FailureClass::Unavailable,
         400..500 => FailureClass::Invalid,

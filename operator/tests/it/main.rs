@@ -3,6 +3,8 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod files;
 mod fixtures;

@@ -91,7 +91,7 @@ fn the_largest_change_goes_first_and_a_small_one_does_not_wait_for_ever() {
     let first = drain(&mut schedule, at(0));
     assert_eq!(first.len(), STATUS_FACTS_BURST as usize);
     assert!(first.iter().all(|name| name.starts_with("large")), "{first:?}");
-    // New large changes of other objects go on coming, more than there is room for.
+    // Large changes of other objects go on coming, twice as many as there is room for.
     let mut now = at(0);
     for number in 5.. {
         schedule.want(status(&format!("large{number}"), "0%", facts(24)), now);
@@ -100,7 +100,7 @@ fn the_largest_change_goes_first_and_a_small_one_does_not_wait_for_ever() {
         if drain(&mut schedule, now).contains(&"small".to_owned()) {
             break;
         }
-        assert!(now < Duration::from_secs(240), "the small one starves");
+        assert!(now < Duration::from_secs(500), "the small one starves");
     }
     assert!(now > Duration::from_secs(100), "{now:?}");
 }
