@@ -2,6 +2,7 @@
 //!
 //! Roles `ingest` and `deliver` meet only in the [`ledger`] and the [`queue`]. Nothing here knows Kubernetes.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod clock;

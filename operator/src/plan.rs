@@ -3,8 +3,10 @@
 mod change;
 mod endpoint;
 pub mod events;
+mod issuer;
 mod memory;
 pub mod removal;
+mod revision;
 mod status;
 mod subscription;
 
@@ -223,6 +225,7 @@ pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, me
         wanted.tenant(tenant, planned.namespace, &situation.published);
         wanted.row(RowKey::Subscription(id), planned.row, Row::Subscription);
     }
+    wanted.issuers(world);
     wanted.keep_homeless(&homeless, &situation.published);
     memory.end();
     plan.table = wanted.difference(&world.published);
@@ -267,6 +270,7 @@ impl<'a> Published<'a> {
                 Row::Endpoint(row) => drop(published.endpoints.insert(row.id, row)),
                 Row::Subscription(row) => drop(published.subscriptions.insert(row.id, row)),
                 Row::Tenant(row) => published.tenants.push(row),
+                Row::Issuer(_) => {}
             }
         }
         published
@@ -302,6 +306,16 @@ impl Wanted {
             self.kept.insert(key);
         } else {
             self.put.insert(key, Row::Tenant(TenantRow { id: tenant, name: namespace.to_owned() }));
+        }
+    }
+
+    fn issuers(&mut self, world: &World) {
+        for row in issuer::wanted(world) {
+            if world.published.contains(&row) {
+                self.kept.insert(row.key());
+            } else {
+                self.put.insert(row.key(), row);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crds::{Endpoint, Kind, Subscription};
 use dispatcher::ledger::{Disabled, DispatcherRecord, EndpointFacts, TableLoad};
 use dispatcher_core::id::TenantId;
-use dispatcher_core::table::{DEFAULT_POOL, Row, RowKey, TableChange, TableVersion};
+use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row, RowKey, TableChange, TableVersion};
 
 pub use self::named::named_secrets;
 pub use self::secrets::{SecretData, SecretState, Secrets};
@@ -37,6 +37,8 @@ pub struct World {
     pub pools: BTreeMap<String, Pool>,
     /// The processes that accept events: they decide which endpoints an event is for.
     pub ingest: Pool,
+    /// Whose tokens are to be accepted; `None` while that is not known, and then those that are published stay.
+    pub issuers: Option<Vec<IssuerRow>>,
     /// The routing table as it stands in the ledger.
     pub published: Vec<Row>,
     /// The version of the table that last changed a row of it. A row that is missing here was there from the beginning.
@@ -91,6 +93,7 @@ impl Default for World {
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), always.clone())]),
             ingest: always,
+            issuers: None,
             published: Vec::new(),
             row_versions: HashMap::new(),
             facts: Vec::new(),

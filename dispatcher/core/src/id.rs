@@ -47,6 +47,10 @@ identity!(
     SubscriptionId
 );
 identity!(
+    /// An issuer of tokens.
+    IssuerId
+);
+identity!(
     /// A delivery of one event to one endpoint because of one subscription.
     DeliveryId
 );
@@ -78,6 +82,13 @@ impl SubscriptionId {
     /// UUIDv5(tenant, "Subscription/" name).
     pub fn derive(tenant: TenantId, name: &str) -> Self {
         Self(resource_identity(tenant, ResourceKind::Subscription, name))
+    }
+}
+
+impl IssuerId {
+    /// UUIDv5 of the issuer's URL, as it stands in the claim `iss`.
+    pub fn of_issuer(issuer: &str) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_URL, issuer.as_bytes()))
     }
 }
 

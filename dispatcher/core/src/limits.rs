@@ -1,11 +1,13 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
+mod access;
 mod cluster;
 mod control;
 mod tools;
 
 use std::time::Duration;
 
+pub use self::access::*;
 pub use self::cluster::*;
 pub use self::control::*;
 pub use self::tools::*;
@@ -113,6 +115,15 @@ pub const ACCEPT_BATCH_TARGETS_MAX: usize = 32_768;
 pub const ACCEPT_WAITING_MAX: usize = 4096;
 /// Most targets of events that wait for an accept transaction, some 20 MB; beyond it ingest answers 503.
 pub const ACCEPT_WAITING_TARGETS_MAX: usize = 262_144;
+/// Most batches of accepted events that are being published; what is accepted beyond them is due at once, and published
+/// when there is room. More than are under way with a queue that answers, and bounded in memory.
+pub const ACCEPT_PUBLISHING_MAX: usize = 8;
+/// How long the writer gathers the next batch while the last one is published: usually until it is.
+pub const ACCEPT_PUBLISH_PATIENCE: Duration = Duration::from_millis(10);
+/// How long the ledger may take to answer after a commit has failed, until events are refused without asking it.
+pub const ACCEPT_LEDGER_LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the ledger is left alone then, until it is asked again.
+pub const ACCEPT_LEDGER_LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Most outcomes that wait for a record transaction; beyond it no new attempt is made.
 pub const RECORD_WAITING_MAX: usize = 4096;
 /// Most deliveries that one process holds unacknowledged: what it finishes well within a lease.

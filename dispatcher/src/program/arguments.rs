@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher::process::LogArguments;
 use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::{
@@ -101,11 +101,12 @@ pub(crate) struct CommonArguments {
     #[arg(long, value_name = "URL", env = "HARBORHOOK_QUEUE", hide_env_values = true)]
     pub(crate) queue: Redacted<String>,
 
-    /// File with the 32 bytes of the key that opens the secrets in the routing table
-    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE")]
-    pub(crate) sealing_key_file: PathBuf,
+    /// File with the 32 bytes of a key that opens the secrets in the routing table, or a folder of such files; may be given
+    /// several times
+    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE", value_delimiter = ',', required = true)]
+    pub(crate) sealing_key_file: Vec<PathBuf>,
 
-    /// Loopback address that health and metrics are served on; port 0 takes a free one
+    /// Address that health and metrics are served on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", env = "HARBORHOOK_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub(crate) admin_listen: SocketAddr,
 
@@ -133,9 +134,26 @@ pub(crate) struct CommonArguments {
 /// Arguments of the roles that accept events.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArguments {
-    /// Loopback address that the API listens on; port 0 takes a free one
+    /// Address that the API listens on, a loopback one unless tokens are demanded; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", env = "HARBORHOOK_LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+
+    /// Who may use the API
+    #[arg(long, value_name = "WHO", env = "HARBORHOOK_ACCESS", default_value = "open")]
+    pub(crate) access: AccessKind,
+
+    /// File of issuers in JSON whose tokens are accepted, beside those of the cluster
+    #[arg(long, value_name = "FILE", env = "HARBORHOOK_ISSUERS_FILE")]
+    pub(crate) issuers_file: Option<PathBuf>,
+}
+
+/// Who may use the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AccessKind {
+    /// Everybody on this machine
+    Open,
+    /// Whoever has a valid token
+    Tokens,
 }
 
 /// Arguments of the roles that deliver.

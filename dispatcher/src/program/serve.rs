@@ -10,7 +10,7 @@ use dispatcher::metrics::Metrics;
 use dispatcher::process::{self, ConnectedLedger, Exit, Failure, ListenerRole, StopSignals, Use};
 use dispatcher::readiness::Probe;
 use dispatcher::server::{self, EarlyServer, ServerLimits};
-use dispatcher::service::{Service, ServiceConfig, ServiceError, guarded};
+use dispatcher::service::{Service, ServiceConfig, ServiceError, guarded_admin};
 use dispatcher_core::limits::SERVER_DRAIN_DEADLINE;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,7 @@ async fn serve_admin(
     let address =
         listener.local_addr().map_err(|error| Failure::Configuration(format!("--admin-listen {address}: {error}")))?;
     let router = admin::router(Admin { probe: Arc::clone(probe), metrics: Arc::clone(metrics) });
-    let router = guarded(router, settings.access, metrics);
+    let router = guarded_admin(router, &settings.access, &listener, metrics);
     let serving = server::serve(listener, router, ServerLimits::default(), CancellationToken::new());
     let serving = tokio::spawn(serving);
     process::announce(ListenerRole::Admin, address)?;

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatcher::access::TokenConfig;
 use dispatcher::ledger::DispatcherRole;
-use dispatcher::process::{Database, Failure, read_sealing_key};
+use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher::queue::rabbitmq::RabbitConfig;
+
 use dispatcher::service::Access;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
@@ -16,7 +18,7 @@ use dispatcher_core::table::DEFAULT_POOL;
 use uuid::Uuid;
 
 use super::arguments::{
-    AllArguments, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
+    AccessKind, AllArguments, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
 };
 use super::queue_url;
 
@@ -64,12 +66,10 @@ fn settings(
     api: Option<&ApiArguments>,
     delivery: Option<&DeliveryArguments>,
 ) -> Result<Settings, Failure> {
-    let access = Access::Open;
+    let access = api.map_or(Ok(Access::Open), access)?;
     let listen = api.map(|api| api.listen);
-    for (option, address) in [("--listen", listen), ("--admin-listen", Some(common.admin_listen))] {
-        if let Some(address) = address {
-            access.check(address).map_err(|error| Failure::Configuration(format!("{option}: {error}")))?;
-        }
+    if let Some(address) = listen {
+        access.check(address).map_err(|error| Failure::Configuration(format!("--listen: {error}")))?;
     }
     let instance = Uuid::new_v4();
     let (pool, address_policy) = match delivery {
@@ -85,7 +85,10 @@ fn settings(
         instance,
         database: database(role, common)?,
         queue: queue(role, &common.queue, &pool, instance)?,
-        sealing_key: Arc::new(read_sealing_key(&common.sealing_key_file)?),
+        sealing_key: Arc::new(
+            read_sealing_keys(&common.sealing_key_file)
+                .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
+        ),
         access,
         listen,
         admin_listen: common.admin_listen,
@@ -94,6 +97,22 @@ fn settings(
         pool,
         address_policy,
     })
+}
+
+/// Who may use the API.
+fn access(api: &ApiArguments) -> Result<Access, Failure> {
+    match (api.access, &api.issuers_file) {
+        (AccessKind::Open, None) => Ok(Access::Open),
+        (AccessKind::Open, Some(_)) => {
+            let message = "--issuers-file is of no use without tokens: add --access tokens";
+            Err(Failure::Configuration(message.to_owned()))
+        }
+        (AccessKind::Tokens, file) => {
+            let tokens = TokenConfig::read(file.clone());
+            let tokens = tokens.map_err(|error| Failure::Configuration(format!("--issuers-file {error}")))?;
+            Ok(Access::Tokens(Arc::new(tokens)))
+        }
+    }
 }
 
 fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
@@ -192,13 +211,31 @@ mod tests {
     }
 
     #[test]
-    fn open_access_is_refused_beyond_loopback() {
-        for option in ["--listen", "--admin-listen"] {
-            let failure = settings_of(&[&["ingest"], &SERVERS[..], &[option, "0.0.0.0:0"]].concat()).err().unwrap();
-            assert!(
-                failure.to_string().contains(&format!("{option}: 0.0.0.0:0 is not a loopback address")),
-                "{failure}"
-            );
-        }
+    fn open_access_is_refused_beyond_loopback_and_tokens_are_not() {
+        let line = |more: &[&str]| settings_of(&[&["ingest"], &SERVERS[..], more].concat());
+        let failure = line(&["--listen", "0.0.0.0:0"]).err().unwrap().to_string();
+        assert!(failure.contains("--listen: 0.0.0.0:0 is not a loopback address"), "{failure}");
+        assert!(failure.contains("--access tokens"), "{failure}");
+        let settings = line(&["--listen", "0.0.0.0:0", "--access", "tokens", "--admin-listen", "0.0.0.0:0"]).unwrap();
+        assert!(matches!(settings.access, Access::Tokens(tokens) if tokens.file.is_none()));
+        let deliver = settings_of(&[&["deliver"], &SERVERS[..], &["--admin-listen", "0.0.0.0:0"]].concat()).unwrap();
+        assert!(matches!(deliver.access, Access::Open) && deliver.listen.is_none());
+    }
+
+    #[test]
+    fn a_file_of_issuers_is_read_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("issuers.json");
+        let line = |access: &str| {
+            let file = ["--access", access, "--issuers-file", path.to_str().unwrap()];
+            settings_of(&[&["ingest"], &SERVERS[..], &file].concat())
+        };
+        let failure = |access| line(access).err().unwrap().to_string();
+        assert!(failure("tokens").contains("issuers.json: No such file"));
+        std::fs::write(&path, "{\"issuers\": [{}]}").unwrap();
+        assert!(failure("tokens").contains("issuers.json: missing field `issuer`"));
+        std::fs::write(&path, "{\"issuers\": []}").unwrap();
+        assert!(matches!(line("tokens").unwrap().access, Access::Tokens(tokens) if tokens.file.is_some()));
+        assert!(failure("open").contains("--access tokens"));
     }
 }

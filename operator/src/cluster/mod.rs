@@ -9,6 +9,7 @@ pub mod control;
 pub mod events;
 pub mod failure;
 mod generating;
+pub mod issuer;
 pub mod lease;
 pub mod metrics;
 pub mod namespaces;

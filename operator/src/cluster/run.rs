@@ -9,6 +9,7 @@ use dispatcher::ledger::LedgerError;
 use dispatcher_core::limits::{
     CONFIRMATION_LOOK_INTERVAL, LEDGER_LOOK_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, PLAN_INTERVAL_MIN,
 };
+use dispatcher_core::table::IssuerRow;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -33,6 +34,8 @@ pub struct RunConfig {
     pub control: Control,
     /// Whether this process leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// Whose tokens are to be accepted.
+    pub issuers: watch::Receiver<Option<Vec<IssuerRow>>>,
     /// Where to say which epochs others have used.
     pub epoch_floor: EpochFloor,
     /// Where statuses go.
@@ -91,6 +94,7 @@ impl Run {
                     // Without an elector nobody leads.
                     if changed.is_err() { return; }
                 }
+                Ok(()) = self.config.issuers.changed() => {}
                 (namespace, name) = self.generating.ended() => {
                     self.config.sources.secrets().look_again(&namespace, &name);
                     continue;
@@ -116,6 +120,7 @@ impl Run {
     /// Looks once. Answers when to look again although nothing changes.
     async fn step(&mut self) -> Option<Duration> {
         self.config.sources.gather(&mut self.world);
+        self.world.issuers.clone_from(&self.config.issuers.borrow_and_update());
         let leadership = *self.config.leadership.borrow_and_update();
         self.config.metrics.set_leadership(leadership);
         self.config.readiness.set_leader(leadership != Leadership::Follower);

@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::condition::Reason;
-use crds::{Endpoint, Kind, REQUESTED_AT_ANNOTATION};
+use crds::{Endpoint, Kind};
 use dispatcher_core::id::{EndpointId, TenantId};
 use dispatcher_core::limits::SIGNING_KEYS_MAX;
 use dispatcher_core::recipient::RecipientRule;
-use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, RowKey, SigningKey, SigningScheme};
-use sha2::{Digest, Sha256};
+use dispatcher_core::table::{EndpointRow, EndpointState, RowKey, SigningKey, SigningScheme};
 
+use super::revision::{Before, revision};
 use super::{GenerateSecret, Memory, PlanContext, Planned, Situation};
 use crate::validate::{Problem, ValidatedEndpoint, validate_endpoint};
 use crate::world::{SecretState, World, named_secrets};
 use crate::{effective, generate};
-
-/// Bytes of a revision's digest that are kept: enough to tell changes of one endpoint apart.
-const REVISION_BYTES: usize = 8;
 
 /// What holds while an endpoint is invalid.
 const HELD: &str = "deliveries wait until it is valid again";
@@ -70,7 +67,8 @@ pub(super) fn plan_endpoint<'a>(
         (None, Some(previous)) if is_current => (Some(Cow::Borrowed(previous)), Some(published.version(key))),
         (row, previous) => {
             let last = previous.filter(|_| !is_current);
-            let last = last.map(|last| last_row(resource, last, judged.problems.first(), is_undecided));
+            let last =
+                last.map(|last| last_row(resource, last, judged.problems.first(), is_undecided, situation.context));
             published.compare(key, row.or(last), previous)
         }
     };
@@ -93,14 +91,20 @@ pub(super) fn plan_endpoint<'a>(
 }
 
 /// The last row of an endpoint that is not valid now.
-fn last_row(resource: &Endpoint, previous: &EndpointRow, problem: Option<&Problem>, is_undecided: bool) -> EndpointRow {
+fn last_row(
+    resource: &Endpoint,
+    previous: &EndpointRow,
+    problem: Option<&Problem>,
+    is_undecided: bool,
+    context: &PlanContext<'_>,
+) -> EndpointRow {
     let state = match problem {
         _ if resource.spec.suspend => EndpointState::Suspended,
         _ if is_undecided => previous.state.clone(),
         Some(problem) => EndpointState::Held { reason: problem.reason.as_str().to_owned() },
         None => EndpointState::Suspended,
     };
-    EndpointRow { state, ..previous.clone() }
+    held_row(previous, state, context)
 }
 
 /// Finds out what is wrong with an endpoint, and which row it deserves; or remembers it.
@@ -172,9 +176,10 @@ fn row_of(
 ) -> (EndpointRow, Option<u64>) {
     let id = EndpointId::derive(tenant, name);
     let ValidatedEndpoint { host, policy, mut secrets } = valid;
-    let revision = revision(resource, id, &secrets, context);
     // A row that does not open was sealed with a key that is gone, and its signing keys with it.
     let old = previous.and_then(|row| Some((row, context.sealing_key.open(id, &row.sealed).ok()?)));
+    let before = old.as_ref().map(|(row, old)| Before { revision: &row.revision, secrets: old });
+    let revision = revision(resource, id, &secrets, before, context);
     if let Some((row, old)) = old
         && is_ed25519(row.policy.signing_scheme) == is_ed25519(policy.signing_scheme)
     {
@@ -199,6 +204,15 @@ fn row_of(
     (row, retires_at)
 }
 
+/// The last good row with nothing leaving, sealed with the key that seals now.
+fn held_row(previous: &EndpointRow, state: EndpointState, context: &PlanContext<'_>) -> EndpointRow {
+    let mut row = EndpointRow { state, ..previous.clone() };
+    if let Some(sealed) = context.sealing_key.renew(row.id, &row.sealed) {
+        row.sealed = sealed;
+    }
+    row
+}
+
 /// Old keys that go on signing, newest first: each until it retires, and never longer than the overlap from now on.
 fn retiring_keys(
     current: &[SigningKey],
@@ -218,20 +232,4 @@ fn retiring_keys(
 
 fn is_ed25519(scheme: SigningScheme) -> bool {
     scheme == SigningScheme::StandardWebhooksEd25519
-}
-
-/// Changes with all that could heal a disabled endpoint: its spec, its Secrets, the annotation that asks.
-///
-/// The Secrets enter as they are sealed: a digest of the values themselves would let guesses be tried.
-fn revision(resource: &Endpoint, id: EndpointId, current: &EndpointSecrets, context: &PlanContext<'_>) -> String {
-    let spec = serde_json::to_vec(&resource.spec).unwrap_or_default();
-    let annotations = resource.metadata.annotations.as_ref();
-    let requested_at = annotations.and_then(|annotations| annotations.get(REQUESTED_AT_ANNOTATION));
-    let sealed = context.sealing_key.seal(id, current);
-    let mut digest = Sha256::new();
-    for part in [spec.as_slice(), requested_at.map_or(&[][..], String::as_bytes), sealed.0.as_bytes()] {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    hex::encode(&digest.finalize()[..REVISION_BYTES])
 }

@@ -12,6 +12,8 @@ use dispatcher_core::limits::{
     RESYNC_SECONDS_DEFAULT, RESYNC_SECONDS_MAX, RESYNC_SECONDS_MIN,
 };
 use dispatcher_core::redacted::Redacted;
+use dispatcher_core::scope::Scopes;
+use dispatcher_core::table::ServiceAccountGrant;
 
 /// The control plane of Harborhook: resources in, routing table and statuses out.
 #[derive(Debug, Parser)]
@@ -53,9 +55,10 @@ pub(super) struct RunArguments {
     )]
     pub(super) database_connections_max: u32,
 
-    /// File with the 32 bytes of the key that seals the secrets in the routing table
-    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE")]
-    pub(super) sealing_key_file: PathBuf,
+    /// File with the 32 bytes of a key that seals the secrets in the routing table, or a folder of such files; may be given
+    /// several times
+    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE", value_delimiter = ',', required = true)]
+    pub(super) sealing_key_file: Vec<PathBuf>,
 
     /// Address that health and metrics are served on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", env = "HARBORHOOK_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
@@ -80,6 +83,19 @@ pub(super) struct RunArguments {
     /// Name of the Lease that decides which operator leads
     #[arg(long, value_name = "NAME", env = "HARBORHOOK_LEASE_NAME", default_value = "harborhook-operator")]
     pub(super) lease_name: String,
+
+    /// What every ServiceAccount may in the tenant of its namespace, as in `publish,read`
+    #[arg(long, value_name = "SCOPES", env = "HARBORHOOK_SERVICE_ACCOUNT_SCOPES", default_value = "publish")]
+    pub(super) service_account_scopes: Scopes,
+
+    /// What one ServiceAccount may beside that, as in `shop/support=read+replay`; may be given several times
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME=SCOPES",
+        env = "HARBORHOOK_SERVICE_ACCOUNT_GRANT",
+        value_delimiter = ','
+    )]
+    pub(super) service_account_grant: Vec<ServiceAccountGrant>,
 
     /// Seconds after which everything is listed anew
     #[arg(

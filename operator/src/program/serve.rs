@@ -15,6 +15,7 @@ use super::settings::Settings;
 use crate::cluster::confirmation::Confirmation;
 use crate::cluster::control::Control;
 use crate::cluster::events::EventWriter;
+use crate::cluster::issuer::IssuerWatch;
 use crate::cluster::lease::Elector;
 use crate::cluster::metrics::OperatorMetrics;
 use crate::cluster::readiness::Readiness;
@@ -109,6 +110,7 @@ fn start(
     let sources = Sources::start(&sources, Arc::clone(metrics), tasks, &stopping.acting);
     readiness.watch(Arc::clone(sources.states()));
     let (elector, leadership) = Elector::new(client.clone(), lease.clone());
+    let (issuer, issuers) = IssuerWatch::new(client.clone(), settings.issuer.clone());
     let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(metrics));
     let statuses = StatusWriter::with_events(client.clone(), Arc::clone(metrics), events.clone());
     let (sealing_key, address_policy) = (Arc::clone(&settings.sealing_key), settings.address_policy.clone());
@@ -116,6 +118,7 @@ fn start(
         sources,
         control: Control::new(ledger, sealing_key, address_policy, Arc::clone(metrics)),
         leadership,
+        issuers,
         epoch_floor: elector.epoch_floor(),
         statuses: statuses.clone(),
         confirmation: Confirmation {
@@ -132,6 +135,7 @@ fn start(
     tasks.spawn(stopping.acted.track_future(run.run(acting())));
     tasks.spawn(stopping.acted.track_future(statuses.run(acting())));
     tasks.spawn(stopping.acted.track_future(events.run(acting())));
+    tasks.spawn(issuer.run(acting()));
     tasks.spawn(elector.run(stopping.electing.clone()));
 }
 

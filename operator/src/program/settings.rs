@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatcher::process::{Database, Failure, read_sealing_key};
+use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::WATCHED_NAMESPACES_MAX;
 use dispatcher_core::seal::SealingKey;
+use dispatcher_core::table::ServiceAccountRules;
 
 use super::arguments::RunArguments;
+use crate::cluster::issuer::IssuerSettings;
 use crate::cluster::lease::LeaseConfig;
 
 /// Everything that the operator needs to start.
@@ -18,6 +20,7 @@ pub(super) struct Settings {
     pub(super) sealing_key: Arc<SealingKey>,
     pub(super) admin_listen: SocketAddr,
     pub(super) address_policy: AddressPolicy,
+    pub(super) issuer: IssuerSettings,
     pub(super) lease: LeaseConfig,
     /// The namespaces that are watched; none stands for all.
     pub(super) namespaces: Vec<String>,
@@ -50,7 +53,17 @@ pub(super) fn read(arguments: &RunArguments) -> Result<Settings, Failure> {
     }
     Ok(Settings {
         database: Database::read(&arguments.database, arguments.database_connections_max)?,
-        sealing_key: Arc::new(read_sealing_key(&arguments.sealing_key_file)?),
+        sealing_key: Arc::new(
+            read_sealing_keys(&arguments.sealing_key_file)
+                .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
+        ),
+        issuer: IssuerSettings {
+            accounts: ServiceAccountRules {
+                scopes: arguments.service_account_scopes,
+                grants: arguments.service_account_grant.clone(),
+            },
+            ..IssuerSettings::default()
+        },
         admin_listen: arguments.admin_listen,
         address_policy: arguments.address.policy(),
         lease: LeaseConfig::new(arguments.namespace.clone(), arguments.lease_name.clone(), arguments.identity.clone()),

@@ -52,6 +52,11 @@ impl Harness {
         }
     }
 
+    /// From now on these keys seal and open.
+    pub(crate) fn use_sealing_key(&mut self, key: SealingKey) {
+        self.key = key;
+    }
+
     pub(crate) fn plan(&self) -> Plan {
         plan(&self.world, &PlanContext { sealing_key: &self.key, address_policy: &self.policy }, self.now)
     }

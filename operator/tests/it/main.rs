@@ -8,8 +8,11 @@ mod cluster;
 mod control;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod sealing;
 mod tls;
 mod token;

@@ -49,8 +49,6 @@ pub const SECRET_READS_MAX: usize = 16;
 pub const SECRET_MAKES_MAX: usize = 8;
 /// Deadline of one read of a Secret.
 pub const SECRET_READ_DEADLINE: Duration = Duration::from_secs(5);
-/// How often the cluster's issuer of tokens is read.
-pub const ISSUER_LOOK_INTERVAL: Duration = Duration::from_mins(5);
 /// Connections of the operator to the database, unless it is told otherwise.
 pub const OPERATOR_LEDGER_CONNECTIONS_MAX: u32 = 6;
 /// Seconds after which everything is listed anew, unless it is told otherwise.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
+use dispatcher_core::id::{EndpointId, IssuerId, SubscriptionId, TenantId};
 use dispatcher_core::limits::TABLE_ROWS_PER_STATEMENT_MAX;
 use dispatcher_core::table::{EndpointState, Row, RowKey, TableChange, TableVersion};
 use sqlx::postgres::PgListener;
@@ -69,7 +69,7 @@ pub(super) async fn watch(pool: &PgPool, changed: &Notify) -> Result<(), LedgerE
 }
 
 /// The highest number of a kind that this release knows.
-const KIND_MAX: i16 = 2;
+const KIND_MAX: i16 = 3;
 
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (i16, Uuid) {
@@ -77,6 +77,7 @@ fn key_columns(key: RowKey) -> (i16, Uuid) {
         RowKey::Tenant(id) => (0, id.0),
         RowKey::Endpoint(id) => (1, id.0),
         RowKey::Subscription(id) => (2, id.0),
+        RowKey::Issuer(id) => (3, id.0),
     }
 }
 
@@ -86,6 +87,7 @@ fn row_key(kind: i16, id: Uuid) -> Option<RowKey> {
         0 => Some(RowKey::Tenant(TenantId(id))),
         1 => Some(RowKey::Endpoint(EndpointId(id))),
         2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        3 => Some(RowKey::Issuer(IssuerId(id))),
         _ => None,
     }
 }

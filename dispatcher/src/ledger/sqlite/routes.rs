@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
+use dispatcher_core::id::{EndpointId, IssuerId, SubscriptionId, TenantId};
 use dispatcher_core::limits::TABLE_ROWS_PER_STATEMENT_MAX;
 use dispatcher_core::table::{EndpointState, Row, RowKey, TableChange, TableVersion};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -45,7 +45,7 @@ pub(super) async fn publish_table(
 }
 
 /// The highest number of a kind that this release knows.
-const KIND_MAX: i64 = 2;
+const KIND_MAX: i64 = 3;
 
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (u8, Uuid) {
@@ -53,6 +53,7 @@ fn key_columns(key: RowKey) -> (u8, Uuid) {
         RowKey::Tenant(id) => (0, id.0),
         RowKey::Endpoint(id) => (1, id.0),
         RowKey::Subscription(id) => (2, id.0),
+        RowKey::Issuer(id) => (3, id.0),
     }
 }
 
@@ -62,6 +63,7 @@ fn row_key(kind: i64, id: Uuid) -> Option<RowKey> {
         0 => Some(RowKey::Tenant(TenantId(id))),
         1 => Some(RowKey::Endpoint(EndpointId(id))),
         2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        3 => Some(RowKey::Issuer(IssuerId(id))),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! A ledger that fails until it is repaired, before a real one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,17 +20,24 @@ pub(crate) struct BrokenLedger {
     broken: Gate,
 }
 
-/// Whether the ledger is still broken.
+/// Whether the ledger is still broken, and how often it was asked to store events.
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<AtomicBool>);
+pub(crate) struct Gate {
+    broken: Arc<AtomicBool>,
+    accepts: Arc<AtomicUsize>,
+}
 
 impl Gate {
     pub(crate) fn repair(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.broken.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn accepts(&self) -> usize {
+        self.accepts.load(Ordering::SeqCst)
     }
 
     fn check(&self) -> Result<(), LedgerError> {
-        let broken = self.0.load(Ordering::SeqCst);
+        let broken = self.broken.load(Ordering::SeqCst);
         if broken { Err(LedgerError::Unavailable("the disk is full".into())) } else { Ok(()) }
     }
 }
@@ -41,7 +48,7 @@ impl BrokenLedger {
 
     /// The gate, and what puts the ledger before a real one.
     pub(crate) fn gated() -> (Gate, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
-        let gate = Gate(Arc::new(AtomicBool::new(true)));
+        let gate = Gate { broken: Arc::new(AtomicBool::new(true)), accepts: Arc::default() };
         let broken = gate.clone();
         (gate, move |real| Arc::new(Self { real, broken }))
     }
@@ -50,6 +57,7 @@ impl BrokenLedger {
 #[async_trait]
 impl Ledger for BrokenLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
+        self.broken.accepts.fetch_add(1, Ordering::SeqCst);
         self.broken.check()?;
         if events.iter().any(|new| new.event.event_type == Self::REFUSED_TYPE) {
             return Err(LedgerError::Refused("not this type".into()));
