@@ -165,6 +165,7 @@ pub struct SnapshotLoader {
     sealing_key: Arc<SealingKey>,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
+    poll_interval: Duration,
     /// The history that the version of `rows` belongs to.
     history: String,
     /// Rows beside `rows`, of kinds that this release does not know.
@@ -183,20 +184,27 @@ impl SnapshotLoader {
     ) -> Result<(Self, SnapshotReceiver), LedgerError> {
         let (sender, receiver) = watch::channel(Arc::new(Snapshot::empty()));
         let (history, unknown_count) = (String::new(), 0);
+        let (poll_interval, rows) = (SNAPSHOT_POLL_INTERVAL, Arc::default());
         let mut loader =
-            Self { ledger, sealing_key, changed, metrics, history, unknown_count, rows: Arc::default(), sender };
+            Self { ledger, sealing_key, changed, metrics, poll_interval, history, unknown_count, rows, sender };
         loader.refresh(None).await?;
         Ok((loader, receiver))
     }
 
-    /// Looks for changes each second, and at once when it is notified, until it is told to stop.
+    /// Looks for changes in another interval than [`SNAPSHOT_POLL_INTERVAL`].
+    #[must_use]
+    pub fn polling_each(self, poll_interval: Duration) -> Self {
+        Self { poll_interval, ..self }
+    }
+
+    /// Looks for changes in intervals, and at once when it is notified, until it is told to stop.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut failing = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.changed.notified() => {}
-                () = tokio::time::sleep(SNAPSHOT_POLL_INTERVAL) => {}
+                () = tokio::time::sleep(self.poll_interval) => {}
             }
             let version = self.sender.borrow().version;
             match self.refresh(Some(version)).await {

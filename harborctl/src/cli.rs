@@ -322,8 +322,8 @@ mod tests {
     #[test]
     fn the_help_names_every_exit_code() {
         use crate::exit::Exit;
-        for exit in [Exit::Done, Exit::AnswerIsNo, Exit::Usage, Exit::Unreachable, Exit::Refused, Exit::Interrupted] {
-            assert!(AFTER_HELP.contains(&format!(" {} ", exit as u8)), "{exit:?}");
+        for exit in [Exit::Done, Exit::AnswerIsNo, Exit::Configuration, Exit::Unreachable, Exit::Refused, Exit::Interrupted] {
+            assert!(AFTER_HELP.contains(&format!(" {} ", exit.code())), "{exit:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a resource in its world: pure, and all of it, not the first.
 
 mod endpoint;
+mod neighbours;
 mod request;
 mod subscription;
 mod tls;
@@ -9,7 +10,10 @@ mod token;
 use crds::condition::Reason;
 
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
+pub use neighbours::Neighbours;
 pub use subscription::{Resolution, ValidatedSubscription, resolve, validate_subscription};
+pub(crate) use subscription::{check_subscription, resolved};
+pub(crate) use tls::{CERTIFICATE_KEY, PRIVATE_KEY_KEY};
 
 /// One thing that is wrong. Never repeats a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason, field: field.into(), message: message.into() }
     }
 }

@@ -1,11 +1,13 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
 mod access;
+mod control;
 mod tools;
 
 use std::time::Duration;
 
 pub use self::access::*;
+pub use self::control::*;
 pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------
@@ -463,6 +465,8 @@ pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How often the routing table is looked at for changes.
 pub const SNAPSHOT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a process that works in a file looks whether the operator has written another routing table into it.
+pub const SNAPSHOT_POLL_INTERVAL_EMBEDDED: Duration = Duration::from_millis(200);
 /// Most rows that are compiled without moving to a thread for blocking work.
 pub const SNAPSHOT_INLINE_ROWS_MAX: usize = 500;
 /// Most endpoints in a routing table.

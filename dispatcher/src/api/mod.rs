@@ -99,7 +99,7 @@ impl Api {
             LedgerError::Unavailable(_) | LedgerError::Schema { .. } => {
                 Problem::new(ProblemKind::LedgerUnavailable, "The ledger does not answer. Try again later.")
             }
-            LedgerError::Refused(_) => {
+            LedgerError::Refused(_) | LedgerError::Superseded { .. } => {
                 Problem::new(ProblemKind::Internal, "The ledger refused the request. This is a defect: report it.")
             }
         }

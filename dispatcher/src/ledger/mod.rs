@@ -82,7 +82,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// endpoints that are suspended, held or dropped close; gates of endpoints that became active, or whose
     /// revision changed, open; a disabled endpoint with a new revision is enabled.
     /// An empty change answers the present version.
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError>;
+    ///
+    /// `epoch` is that of a leader among several who may write. The ledger keeps the highest, even with an empty change,
+    /// and answers a lower one with [`LedgerError::Superseded`]: a leader that was replaced without noticing writes
+    /// nothing. Whoever writes alone gives none.
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError>;
 
     /// The routing table: what changed since a version, or all of it.
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError>;
@@ -187,6 +191,23 @@ pub enum LedgerError {
     /// [`isolate::commit_halving`] halves the batch until the offender stands alone.
     #[error("the ledger refused the data: {0}")]
     Refused(String),
+    /// Another leader has written since; nothing was done.
+    #[error("another leader, of epoch {present}, has written the routing table: one of epoch {asked} may not any more")]
+    Superseded {
+        /// The epoch that was given.
+        asked: u64,
+        /// The highest one that the ledger has seen.
+        present: u64,
+    },
+}
+
+/// Compares a leader's epoch with the highest one that the ledger has seen. Answers whether it is higher.
+fn check_epoch(asked: Option<u64>, present: u64) -> Result<bool, LedgerError> {
+    match asked {
+        Some(asked) if asked < present => Err(LedgerError::Superseded { asked, present }),
+        Some(asked) => Ok(asked > present),
+        None => Ok(false),
+    }
 }
 
 /// An event to accept.
@@ -381,6 +402,8 @@ pub struct TableLoad {
     pub complete: bool,
     /// Rows that are there.
     pub rows: Vec<Row>,
+    /// The version that last changed each of them, in their order.
+    pub row_versions: Vec<TableVersion>,
     /// Rows that were dropped.
     pub dropped: Vec<RowKey>,
     /// Rows of kinds that only a newer release knows, which were passed over; counted over the whole table whenever it

@@ -1,34 +1,25 @@
 //! What a role is started with: the command line, checked as far as it can be without a server.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::access::TokenConfig;
 use dispatcher::ledger::DispatcherRole;
-use dispatcher::ledger::postgres::PostgresConfig;
+use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher::queue::rabbitmq::RabbitConfig;
-use dispatcher::sealing::read_sealing_keys;
 use dispatcher::service::Access;
-use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
+use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::DEFAULT_POOL;
-use url::Url;
 use uuid::Uuid;
 
 use super::arguments::{
-    AccessKind, AllArguments, AllowedPort, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments,
-    IngestArguments,
+    AccessKind, AllArguments, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
 };
-use super::exit::Failure;
 use super::queue_url;
-
-/// Parameters of the database's URL that name files.
-const DATABASE_FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// Everything that a role needs to start.
 pub(crate) struct Settings {
@@ -45,12 +36,6 @@ pub(crate) struct Settings {
     pub(crate) drain: Duration,
     pub(crate) pool: String,
     pub(crate) address_policy: AddressPolicy,
-}
-
-/// Where the ledger is.
-pub(crate) enum Database {
-    Postgres(PostgresConfig),
-    Sqlite(PathBuf),
 }
 
 /// Where the queue is.
@@ -87,7 +72,7 @@ fn settings(
     }
     let instance = Uuid::new_v4();
     let (pool, address_policy) = match delivery {
-        Some(delivery) => (delivery.pool.clone(), address_policy(delivery)),
+        Some(delivery) => (delivery.pool.clone(), delivery.address.policy()),
         None => (DEFAULT_POOL.to_owned(), AddressPolicy::public_https()),
     };
     if pool.is_empty() || pool.len() > POOL_NAME_BYTES_MAX {
@@ -99,10 +84,7 @@ fn settings(
         instance,
         database: database(role, common)?,
         queue: queue(role, &common.queue, &pool, instance)?,
-        sealing_key: Arc::new(
-            read_sealing_keys(&common.sealing_key_file)
-                .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
-        ),
+        sealing_key: Arc::new(read_sealing_keys(&common.sealing_key_file)?),
         access,
         listen,
         admin_listen: common.admin_listen,
@@ -131,35 +113,10 @@ fn access(api: &ApiArguments) -> Result<Access, Failure> {
 
 fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
     let url = common.database.expose();
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        if role != DispatcherRole::All {
-            return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
-        }
-        // `sqlite://relative`, `sqlite:relative` and `sqlite:///absolute` are all usual.
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() {
-            return Err(Failure::Configuration("--database: sqlite: names no file; write sqlite:FILE".to_owned()));
-        }
-        return Ok(Database::Sqlite(PathBuf::from(path)));
+    if url.starts_with("sqlite:") && role != DispatcherRole::All {
+        return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
     }
-    check_files(&common.database)?;
-    let pool_connections_max = common.database_connections_max;
-    Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
-}
-
-/// Whether the files are there that the database's URL names: they are read only when a server answers. Errors name the
-/// parameter at fault, never a value, which may be a key that stands in the place of its file.
-pub(crate) fn check_files(url: &Redacted<String>) -> Result<(), Failure> {
-    // What is no URL is told by the ledger.
-    let Ok(url) = Url::parse(url.expose()) else { return Ok(()) };
-    for (name, value) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
-        let wrong = |what: &str| Failure::Configuration(format!("the database's URL is wrong: {name}: {what}"));
-        if value.contains("-----BEGIN") {
-            return Err(wrong("it is the PEM itself; write it into a file and name that"));
-        }
-        File::open(&*value).map_err(|error| wrong(&format!("{error}; it names a file in PEM")))?;
-    }
-    Ok(())
+    Database::read(&common.database, common.database_connections_max)
 }
 
 fn queue(role: DispatcherRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
@@ -184,33 +141,12 @@ fn only_in_one_process(role: DispatcherRole, option: &str, given: &str, needed: 
     ))
 }
 
-fn address_policy(arguments: &DeliveryArguments) -> AddressPolicy {
-    let only = |port: &AllowedPort| match port {
-        AllowedPort::Only(port) => Some(*port),
-        AllowedPort::Any => None,
-    };
-    let ports = if arguments.allow_port.contains(&AllowedPort::Any) {
-        PortRule::Any
-    } else if arguments.allow_port.is_empty() {
-        PortRule::Web
-    } else {
-        let usual = HTTPS_PORTS.into_iter().chain(HTTP_PORTS.into_iter().filter(|_| arguments.allow_http));
-        PortRule::Only(usual.chain(arguments.allow_port.iter().filter_map(only)).collect())
-    };
-    AddressPolicy {
-        allow: arguments.allow_address.clone(),
-        deny: arguments.deny_address.clone(),
-        allow_hosts: arguments.allow_host.clone(),
-        allow_http: arguments.allow_http,
-        ports,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use clap::Parser;
+    use dispatcher_core::address::PortRule;
 
     use super::super::arguments::{Arguments, Command};
     use super::*;
@@ -267,21 +203,6 @@ mod tests {
             let settings = settings_of(&["all", "--database", url, "--queue", "memory:"]).unwrap();
             assert!(matches!(settings.database, Database::Sqlite(path) if path == Path::new("a/b.db")), "{url}");
             assert!(matches!(settings.queue, QueueChoice::Memory));
-        }
-    }
-
-    #[test]
-    fn what_stands_in_the_place_of_a_file_is_refused_without_a_word_of_it() {
-        for (value, what) in [
-            (
-                "-----BEGIN%20PRIVATE%20KEY-----%0As3cret%0A-----END%20PRIVATE%20KEY-----",
-                "sslkey: it is the PEM itself",
-            ),
-            ("/no/s3cret", "sslkey: No such file"),
-        ] {
-            let url = Redacted::new(format!("postgres://u@h/d?sslkey={value}"));
-            let failure = check_files(&url).unwrap_err().to_string();
-            assert!(failure.contains(what) && !failure.contains("s3cret"), "{failure}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::{OBSERVED_WAITING_MAX, RETENTION_DAYS_DEFAULT};
+use dispatcher_core::limits::{OBSERVED_WAITING_MAX, RETENTION_DAYS_DEFAULT, SNAPSHOT_POLL_INTERVAL_EMBEDDED};
 use dispatcher_core::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -121,6 +121,11 @@ impl ServiceConfig {
         )
         .await?;
         Beating::of(self, snapshot.clone()).beat().await?;
+        let loader = match self.tenure {
+            // Nobody tells of what the operator writes into the same file; a look costs little.
+            Tenure::Alone => loader.polling_each(SNAPSHOT_POLL_INTERVAL_EMBEDDED),
+            Tenure::Shared(_) => loader,
+        };
         Ok(Loaded { loader, snapshot, table_changed })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dispatcher::deliver::Observed;
 use dispatcher::ledger::{Ledger, LedgerError};
+use dispatcher::process::StopSignals;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::TenantId;
 use dispatcher_core::limits::{DEVELOPMENT_RETRY_PAUSE, DUE_POLL_INTERVAL, RECEIVER_SEEN_MAX};
@@ -29,7 +30,6 @@ use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output};
 use crate::receiver::{self, Behaviour, KeyBook, Seen};
-use crate::stop::StopSignals;
 
 /// What a session is started with.
 pub(super) struct SessionConfig {

@@ -1,6 +1,7 @@
 //! The last good content of every file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dispatcher_core::id::TenantId;
 
@@ -73,8 +74,10 @@ impl FileStore {
                 let ObjectKey { namespace, name, .. } = &object.key;
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
-                    Resource::Endpoint(endpoint) => world.endpoints.push((**endpoint).clone()),
-                    Resource::Subscription(subscription) => world.subscriptions.push((**subscription).clone()),
+                    Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
+                    Resource::Subscription(subscription) => {
+                        world.subscriptions.push(Arc::new((**subscription).clone()))
+                    }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}
                 }

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod apply;
+mod control;
 mod files;
 mod fixtures;
 #[cfg(feature = "cluster")]

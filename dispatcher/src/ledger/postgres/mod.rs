@@ -158,8 +158,8 @@ impl Ledger for PostgresLedger {
         self.patience.count(finish::cancel_orphans(&self.pool, grace, rows_max)).await
     }
 
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
-        self.patience.count(routes::publish_table(&self.pool, &change)).await
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError> {
+        self.patience.count(routes::publish_table(&self.pool, &change, epoch)).await
     }
 
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {

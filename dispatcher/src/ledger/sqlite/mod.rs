@@ -163,8 +163,8 @@ impl Ledger for SqliteLedger {
         finish::cancel_orphans(&mut *self.writer().await, grace, rows_max, now_unix_ms()).await
     }
 
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
-        routes::publish_table(&mut *self.writer().await, &change, now_unix_ms()).await
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError> {
+        routes::publish_table(&mut *self.writer().await, &change, epoch, now_unix_ms()).await
     }
 
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {

@@ -92,7 +92,7 @@ async fn start(folder: &Path, tokens: TokenConfig) -> (RunningService, Cancellat
         endpoint_row("billing", EndpointState::Suspended, RecipientRule::Unaddressed),
         subscription_row("all", &["billing"], &["**"], None),
     ];
-    ledger.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: Vec::new() }, None).await.unwrap();
     let queue = Arc::new(MemoryQueue::new(MEMORY_QUEUE_MESSAGES_MAX));
     let mut config = ServiceConfig::new(ledger, queue, Arc::new(sealing_key()), AddressPolicy::development());
     config.access = Access::Tokens(Arc::new(tokens));

@@ -114,8 +114,8 @@ impl Ledger for UnavailableLedger {
         self.real.cancel_orphans(grace, rows_max).await
     }
 
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
-        self.real.publish_table(change).await
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError> {
+        self.real.publish_table(change, epoch).await
     }
 
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {

@@ -97,9 +97,9 @@ impl Ledger for BrokenLedger {
         self.real.cancel_orphans(grace, rows_max).await
     }
 
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError> {
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError> {
         self.broken.check()?;
-        self.real.publish_table(change).await
+        self.real.publish_table(change, epoch).await
     }
 
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError> {

@@ -78,6 +78,9 @@ macro_rules! conformance_suite {
             table: [
                 versions_rise_and_loads_tell_what_changed,
                 an_empty_change_keeps_the_version,
+                every_row_tells_which_version_changed_it_last,
+                a_leader_that_was_replaced_writes_nothing,
+                a_new_leader_shuts_the_old_one_out_before_it_has_changed_anything,
                 a_version_from_elsewhere_reloads_everything,
                 every_load_tells_the_same_history,
                 gates_follow_the_state_of_the_row,

@@ -153,7 +153,7 @@ impl Model {
             Step::Gate { endpoint, open } => {
                 let state = if open { EndpointState::Active } else { EndpointState::Suspended };
                 let put = vec![endpoint_row(NAMES[endpoint], "1", state)];
-                ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+                ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
                 let _ = if open { self.shut.remove(&endpoint) } else { self.shut.insert(endpoint) };
             }
             Step::ExpireAll => {

@@ -2,14 +2,44 @@
 
 use std::io::IsTerminal;
 
-use dispatcher::queue::rabbitmq::LOG_DIRECTIVE;
+use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::arguments::{LogArguments, LogFormat};
-use super::exit::Failure;
+use super::Failure;
+use crate::queue::rabbitmq::LOG_DIRECTIVE;
+
+/// How the log is written.
+#[derive(Debug, Args)]
+pub struct LogArguments {
+    /// What is logged on stderr
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "HARBORHOOK_LOG",
+        default_value = "info,lapin=warn,sqlx=warn"
+    )]
+    pub log: String,
+
+    /// Form of the log
+    #[arg(long, global = true, value_name = "FORM", env = "HARBORHOOK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line a message, for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
 
 /// Begins to log.
-pub(crate) fn start(arguments: &LogArguments) -> Result<(), Failure> {
+///
+/// # Errors
+/// If the filter cannot be used.
+pub fn start_log(arguments: &LogArguments) -> Result<(), Failure> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter(&arguments.log)?)
         .with_writer(std::io::stderr)

@@ -1,25 +1,29 @@
-//! When a person or the system asks a long-running command to end.
+//! When a person or the system asks the process to end.
+
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit::Failure;
-
 /// Ctrl-C and SIGTERM, one after the other.
-pub(crate) struct StopSignals {
+pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl StopSignals {
     /// From now on the signals no longer end the process by themselves.
-    pub(crate) fn listen() -> Result<Self, Failure> {
-        let register =
-            |kind| signal(kind).map_err(|error| Failure::Local(format!("signals cannot be received: {error}")));
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn listen() -> io::Result<Self> {
+        let register = |kind| {
+            signal(kind).map_err(|error| io::Error::new(error.kind(), format!("signals cannot be received: {error}")))
+        };
         Ok(Self { interrupt: register(SignalKind::interrupt())?, terminate: register(SignalKind::terminate())? })
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -8,18 +8,12 @@ use dispatcher_core::limits::SEALING_KEYS_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 
+use super::Failure;
+
 const KEY_BYTES: usize = 32;
 
-/// Why sealing keys cannot be read. Holds nothing of a key.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {what}", .path.display())]
-pub struct SealingFileError {
-    path: PathBuf,
-    what: String,
-}
-
-fn failed(path: &Path, what: impl ToString) -> SealingFileError {
-    SealingFileError { path: path.to_owned(), what: what.to_string() }
+fn failed(path: &Path, what: impl ToString) -> Failure {
+    Failure::Configuration(format!("--sealing-key-file {}: {}", path.display(), what.to_string()))
 }
 
 /// Reads sealing keys from files of exactly 32 bytes each, or from folders of such files, in the order of their names:
@@ -27,8 +21,8 @@ fn failed(path: &Path, what: impl ToString) -> SealingFileError {
 /// first key of all seals, and each opens.
 ///
 /// # Errors
-/// [`SealingFileError`] with the first file that is not a key.
-pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, SealingFileError> {
+/// With the first file that is not a key, and nothing of a key.
+pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, Failure> {
     let mut ring: Option<SealingKey> = None;
     let mut count = 0;
     for path in paths {
@@ -49,7 +43,7 @@ pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, SealingFileErr
 }
 
 /// The file itself, or the files of a folder.
-fn files(path: &Path) -> Result<Vec<PathBuf>, SealingFileError> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !fs::metadata(path).map_err(|error| failed(path, error))?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -70,7 +64,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, SealingFileError> {
     Ok(files)
 }
 
-fn read_key(path: &Path) -> Result<Redacted<[u8; KEY_BYTES]>, SealingFileError> {
+fn read_key(path: &Path) -> Result<Redacted<[u8; KEY_BYTES]>, Failure> {
     // With room for all of it, so that no copy is left behind by growing.
     let mut bytes = Vec::with_capacity(2 * KEY_BYTES);
     let file = File::open(path).map_err(|error| failed(path, error))?;

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::exit::Failure;
+use super::Failure;
 
 /// What is served on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ListenerRole {
+pub enum ListenerRole {
     /// What producers and tenants use.
     Api,
     /// Health and metrics.
@@ -28,7 +28,10 @@ impl ListenerRole {
 }
 
 /// Listens on an address.
-pub(crate) async fn open(role: ListenerRole, address: SocketAddr) -> Result<TcpListener, Failure> {
+///
+/// # Errors
+/// If that is not possible.
+pub async fn open(role: ListenerRole, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let option = role.option();
         Failure::Configuration(format!("{option} {address}: {error}; choose another address, or port 0 for a free one"))
@@ -43,8 +46,11 @@ struct Listening {
     address: SocketAddr,
 }
 
-/// Tells whoever started the process where it listens.
-pub(crate) fn announce(role: ListenerRole, address: SocketAddr) -> Result<(), Failure> {
+/// Tells whoever started the process where it listens, by a line of JSON on the standard output.
+///
+/// # Errors
+/// If nobody can be told.
+pub fn announce(role: ListenerRole, address: SocketAddr) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::Configuration(format!("the standard output cannot be written: {error}"))
     };
