@@ -128,7 +128,8 @@ impl Resources {
             ground.secrets.add_to(&mut world);
             plan = ground.plan(&world);
         }
-        let version = operator::apply::publish(&**ground.ledger, &plan, None).await.map_err(|error| unavailable(&error))?;
+        let version =
+            operator::apply::publish(&**ground.ledger, &plan, None).await.map_err(|error| unavailable(&error))?;
         world.apply(&plan);
         // Now that the table is published, the statuses say so.
         let settled = ground.plan(&world);
