@@ -1,10 +1,15 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
+mod change;
 mod endpoint;
+pub mod events;
 mod issuer;
 mod memory;
+pub mod pool;
 pub mod removal;
+pub mod replay;
 mod revision;
+pub mod scale;
 mod status;
 mod subscription;
 
@@ -15,6 +20,8 @@ use std::time::Duration;
 use crds::Kind;
 use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
+use crds::pool::DispatcherPoolStatus;
+use crds::replay::ReplayStatus;
 use crds::subscription::SubscriptionStatus;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
@@ -23,7 +30,12 @@ use dispatcher_core::table::{
     EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
 };
 
+use serde::Serialize;
+
+pub use self::change::StatusChange;
+use self::events::{PlannedEvent, Regarding};
 pub use self::memory::Memory;
+use self::replay::{ReplayJob, ReplaySituation};
 use self::subscription::PlannedSubscription;
 use crate::validate::{Neighbours, Problem};
 use crate::world::{Malformed, World};
@@ -46,6 +58,8 @@ pub struct Plan {
     pub statuses: Vec<ObjectStatus>,
     /// Secrets with signing keys that are to be made; their endpoints are planned again once they are there.
     pub generate_secrets: Vec<GenerateSecret>,
+    /// Replays that are to be worked on.
+    pub replays: Vec<ReplayJob>,
     /// When to plan again although nothing changes.
     pub next_look_in: Option<Duration>,
 }
@@ -66,15 +80,24 @@ pub struct ObjectStatus {
     pub name: String,
     /// Its whole new status.
     pub body: StatusBody,
+    /// What is new in it.
+    pub change: StatusChange,
+    /// What is to be told once it is written.
+    pub events: Vec<PlannedEvent>,
 }
 
-/// A status of one of the kinds.
-#[derive(Clone, Debug, PartialEq)]
+/// A status of one of the kinds. Its JSON is that of the kind's `status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
+    /// Of a replay.
+    Replay(ReplayStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
+    /// Of a pool.
+    DispatcherPool(DispatcherPoolStatus),
 }
 
 impl StatusBody {
@@ -82,7 +105,9 @@ impl StatusBody {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Endpoint(_) => Kind::Endpoint,
+            Self::Replay(_) => Kind::Replay,
             Self::Subscription(_) => Kind::Subscription,
+            Self::DispatcherPool(_) => Kind::DispatcherPool,
         }
     }
 }
@@ -139,6 +164,14 @@ struct Situation<'a> {
 struct Wanted {
     kept: HashSet<RowKey>,
     put: BTreeMap<RowKey, Row>,
+}
+
+impl<R: kube::ResourceExt, Row: Clone> Planned<'_, R, Row> {
+    /// Whom its Events are about.
+    fn regarding(&self, kind: Kind) -> Regarding<'_> {
+        let uid = self.resource.meta().uid.as_deref();
+        Regarding { kind, namespace: self.namespace, name: self.name, uid }
+    }
 }
 
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
@@ -207,16 +240,31 @@ pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, me
         wanted.tenant(tenant, planned.namespace, &situation.published);
         wanted.row(RowKey::Subscription(id), planned.row, Row::Subscription);
     }
-    wanted.keep_homeless(&homeless, &situation.published);
     wanted.issuers(world);
+    wanted.keep_homeless(&homeless, &situation.published);
     memory.end();
     plan.table = wanted.difference(&world.published);
     plan.look_in(statuses.next_look_in);
     plan.statuses = statuses.changed;
+    plan.plan_replays(world, now_unix_ms);
     plan
 }
 
 impl Plan {
+    fn plan_replays(&mut self, world: &World, now_unix_ms: u64) {
+        let situation = ReplaySituation {
+            tenants: &world.tenants,
+            replays: &world.replays,
+            malformed: &world.malformed,
+            progress: &world.replay_progress,
+            published: &world.published,
+        };
+        let planned = replay::plan_replays(&situation, now_unix_ms);
+        self.replays = planned.jobs;
+        self.statuses.extend(planned.statuses);
+        self.look_in(planned.next_look_in);
+    }
+
     fn look_in(&mut self, duration: Option<Duration>) {
         self.next_look_in = [self.next_look_in, duration].into_iter().flatten().min();
     }
@@ -288,6 +336,16 @@ impl Wanted {
             self.kept.insert(key);
         } else {
             self.put.insert(key, Row::Tenant(TenantRow { id: tenant, name: namespace.to_owned() }));
+        }
+    }
+
+    fn issuers(&mut self, world: &World) {
+        for row in issuer::wanted(world) {
+            if world.published.contains(&row) {
+                self.kept.insert(row.key());
+            } else {
+                self.put.insert(row.key(), row);
+            }
         }
     }
 

@@ -1,25 +1,27 @@
 //! The batching writer: turns requests into commits, answers them, and hands the work to the queue from memory.
 //!
-//! Whatever arrived while the last commit was in flight is the next batch, up to the limits. There is no timer: one
-//! request at low load is one commit, hundreds at high load are one commit too.
+//! Whatever arrived while the last batch was committed and published is the next one, up to the limits: one request at
+//! low load is one commit, hundreds at high load are one commit too. A queue that does not answer holds nobody up: the
+//! writer waits for it only for a moment, and goes on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatcher_core::delivery::{Target, split_into_parts};
+use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_WAITING_MAX,
-    ACCEPT_WAITING_TARGETS_MAX, LEASE,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_LEDGER_LOOK_PAUSE,
+    ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX, ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::publish;
+use super::publish::Publisher;
+use super::room::Room;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
 use crate::metrics::{Metrics, Role};
@@ -83,6 +85,7 @@ pub struct AcceptorTask {
     receiver: mpsc::Receiver<Waiting>,
     ledger: Arc<dyn Ledger>,
     queue: Arc<dyn Queue>,
+    publisher: Publisher,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
 }
@@ -134,7 +137,8 @@ impl Acceptor {
     pub fn new(ledger: Arc<dyn Ledger>, queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> (Self, AcceptorTask) {
         let (sender, receiver) = mpsc::channel(ACCEPT_WAITING_MAX);
         let progress = Arc::new(Progress::new());
-        let task = AcceptorTask { receiver, ledger, queue, metrics, progress: Arc::clone(&progress) };
+        let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&metrics));
+        let task = AcceptorTask { receiver, ledger, queue, publisher, metrics, progress: Arc::clone(&progress) };
         let room = Arc::new(Semaphore::new(ACCEPT_WAITING_TARGETS_MAX));
         (Self { sender, room, progress }, task)
     }
@@ -164,32 +168,70 @@ impl Acceptor {
 }
 
 impl AcceptorTask {
-    /// Works until it is told to stop or all handles are gone; then commits what waits and returns.
+    /// Works until it is told to stop or all handles are gone; then commits what waits, and returns when all of it is
+    /// published or given up.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut put_back = None;
         loop {
-            let first = if let Some(waiting) = put_back.take() {
-                waiting
-            } else {
-                tokio::select! {
-                    biased;
-                    // What is in the channel by now is still answered; nothing further gets in.
-                    () = shutdown.cancelled(), if !self.receiver.is_closed() => {
-                        self.receiver.close();
-                        continue;
-                    }
-                    waiting = self.receiver.recv() => match waiting {
-                        Some(waiting) => waiting,
-                        None => return,
-                    },
-                }
+            let first = match put_back.take() {
+                Some(waiting) => waiting,
+                None => match self.next(&shutdown).await {
+                    Some(waiting) => waiting,
+                    None => break,
+                },
             };
             let batch;
             (batch, put_back) = self.gather(first);
-            self.progress.begin();
-            let is_stored = self.commit(batch).await;
-            self.progress.end(is_stored);
+            // A commit may fail alone: then nobody is refused.
+            if !self.commit(batch).await && !answers(&*self.ledger).await {
+                tracing::warn!("the ledger does not answer; events are refused until it does");
+                put_back.take().into_iter().for_each(|waiting| self.refuse(waiting));
+                self.refuse_until_the_ledger_answers(&shutdown).await;
+            }
         }
+        self.publisher.finish().await;
+    }
+
+    /// The next one; `None` when all handles are gone, or when it is told to stop and nothing waits any more.
+    async fn next(&mut self, shutdown: &CancellationToken) -> Option<Waiting> {
+        tokio::select! {
+            biased;
+            // What is in the channel by now is still answered; nothing further gets in.
+            () = shutdown.cancelled(), if !self.receiver.is_closed() => {
+                self.receiver.close();
+                self.receiver.recv().await
+            }
+            waiting = self.receiver.recv() => waiting,
+        }
+    }
+
+    /// Refuses what comes, at once: nobody waits for what others have found out already.
+    async fn refuse_until_the_ledger_answers(&mut self, shutdown: &CancellationToken) {
+        let ledger = Arc::clone(&self.ledger);
+        let answering = async {
+            while !answers(&*ledger).await {
+                sleep(ACCEPT_LEDGER_LOOK_PAUSE).await;
+            }
+        };
+        let mut answering = std::pin::pin!(answering);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut answering => break,
+                waiting = self.next(shutdown) => match waiting {
+                    Some(waiting) => self.refuse(waiting),
+                    None => return,
+                },
+            }
+        }
+        tracing::info!("the ledger answers again; events are accepted");
+    }
+
+    fn refuse(&self, waiting: Waiting) {
+        self.progress.begin();
+        self.progress.end(false);
+        // The client may have gone.
+        let _ = waiting.reply.send(vec![Err(AcceptError::Unavailable); waiting.requests.len()]);
     }
 
     /// What has arrived by now, within the limits of a transaction; what did not fit comes first next time.
@@ -208,7 +250,8 @@ impl AcceptorTask {
 
     /// Commits a batch, answers it and publishes it. Answers whether the ledger took it.
     async fn commit(&self, batch: Vec<Waiting>) -> bool {
-        let mut room = Room::new(&*self.queue);
+        let place = self.publisher.place();
+        let mut room = Room::new(place.is_some().then_some(&*self.queue));
         let mut replies = Vec::with_capacity(batch.len());
         let mut events = Vec::new();
         for waiting in batch {
@@ -218,8 +261,11 @@ impl AcceptorTask {
         // Taken before the commit, so that the lease which the ledger grants never ends earlier.
         let lease_until_unix_ms =
             self.ledger.clock().now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        self.progress.begin();
         let answers = self.accept_all(&events).await;
         let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
+        self.progress.end(is_stored);
+        let is_crowded = events.len() > 1;
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
@@ -227,9 +273,15 @@ impl AcceptorTask {
             .map(|(event, _)| event)
             .collect();
         self.answer(replies, answers);
-        let failed = publish::publish(&*self.queue, fresh, lease_until_unix_ms).await;
-        for _ in 0..failed {
-            self.metrics.publish_failed(Role::Ingest);
+        if let Some(place) = place
+            && !fresh.is_empty()
+        {
+            let publishing = self.publisher.publish(place, fresh, lease_until_unix_ms);
+            // Meanwhile the next batch gathers: few large ones cost less than many small ones. One that is alone does not
+            // wait, nor does anybody for long.
+            if is_crowded {
+                timeout(ACCEPT_PUBLISH_PATIENCE, publishing).await.ok();
+            }
         }
         is_stored
     }
@@ -289,48 +341,11 @@ fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
     }
 }
 
+/// Whether the ledger answers within a moment.
+async fn answers(ledger: &dyn Ledger) -> bool {
+    matches!(timeout(ACCEPT_LEDGER_LOOK_TIMEOUT, ledger.ping()).await, Ok(Ok(())))
+}
+
 fn is_new(answer: &Answer) -> bool {
     answer.is_ok_and(|receipt| !receipt.repeated)
-}
-
-/// How much the queue takes on at present, by pool.
-struct Room<'a> {
-    queue: &'a dyn Queue,
-    by_pool: HashMap<String, usize>,
-}
-
-impl<'a> Room<'a> {
-    fn new(queue: &'a dyn Queue) -> Self {
-        Self { queue, by_pool: HashMap::new() }
-    }
-
-    /// Leases an event for publishing if the queue has room for all of it. Without, it is due at once, and the
-    /// scheduler publishes it when there is room.
-    fn lease(&mut self, request: NewRequest) -> NewEvent {
-        let parts = split_into_parts(request.targets);
-        let mut wanted: HashMap<&str, usize> = HashMap::new();
-        for part in &parts {
-            *wanted.entry(&part.pool).or_default() += part.targets.len();
-        }
-        for pool in wanted.keys() {
-            if !self.by_pool.contains_key(*pool) {
-                self.by_pool.insert((*pool).to_owned(), self.queue.room(pool, crate::queue::Track::Fresh));
-            }
-        }
-        let fits = wanted.iter().all(|(pool, count)| self.by_pool.get(*pool).is_some_and(|room| room >= count));
-        if fits {
-            for (pool, count) in wanted {
-                if let Some(room) = self.by_pool.get_mut(pool) {
-                    *room -= count;
-                }
-            }
-        }
-        NewEvent {
-            event: request.event,
-            parts,
-            table_version: request.table_version,
-            idempotency: request.idempotency,
-            lease: if fits { LEASE } else { Duration::ZERO },
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod explain;
 mod handlers;
 mod progress;
 mod publish;
+mod room;
 mod routing;
 
 pub use acceptor::{AcceptError, Acceptor, AcceptorTask, NewRequest, Receipt};

@@ -1,19 +1,61 @@
-//! Packs accepted events into queue messages.
+//! Publishes accepted events beside the writer: packs them into queue messages, and waits for the queue.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dispatcher_core::limits::ACCEPT_PUBLISHING_MAX;
+use futures::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::ledger::NewEvent;
+use crate::metrics::{Metrics, Role};
 use crate::queue::{self, Item, Message, Queue, Track, Work};
 
-/// Publishes freshly accepted events, whose parts are leased with `gen` 1. Answers how many messages the queue did not
-/// take on: their work stays in the ledger and is due when the lease ends.
-pub(super) async fn publish(queue: &dyn Queue, events: Vec<NewEvent>, lease_until_unix_ms: u64) -> usize {
-    let mut failed = 0;
-    for (pool, messages) in pack(events, lease_until_unix_ms) {
-        let results = queue.publish(&pool, Track::Fresh, messages).await;
-        failed += results.iter().filter(|result| result.is_err()).count();
+/// Publishes batches, a few at a time.
+pub(super) struct Publisher {
+    queue: Arc<dyn Queue>,
+    metrics: Arc<Metrics>,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// The right to publish a batch.
+pub(super) struct Place(OwnedSemaphorePermit);
+
+impl Publisher {
+    pub(super) fn new(queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> Self {
+        Self { queue, metrics, places: Arc::new(Semaphore::new(ACCEPT_PUBLISHING_MAX)), tasks: TaskTracker::new() }
     }
-    failed
+
+    /// A place for a batch; `None` while the queue has not answered for as many as there are.
+    pub(super) fn place(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    }
+
+    /// Publishes freshly accepted events, whose parts are leased with `gen` 1, to all pools at once. What the queue does
+    /// not take on stays in the ledger and is due when the lease ends. It goes on when the handle is dropped.
+    pub(super) fn publish(&self, place: Place, events: Vec<NewEvent>, lease_until_unix_ms: u64) -> JoinHandle<()> {
+        let (queue, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.metrics));
+        self.tasks.spawn(async move {
+            let pools = pack(events, lease_until_unix_ms);
+            let publishing = pools.into_iter().map(async |(pool, messages)| {
+                let results = queue.publish(&pool, Track::Fresh, messages).await;
+                results.iter().filter(|result| result.is_err()).count()
+            });
+            for _ in 0..join_all(publishing).await.into_iter().sum() {
+                metrics.publish_failed(Role::Ingest);
+            }
+            drop(place.0);
+        })
+    }
+
+    /// Waits until everything is published or given up.
+    pub(super) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// Messages by pool.
@@ -22,7 +64,7 @@ fn pack(events: Vec<NewEvent>, lease_until_unix_ms: u64) -> BTreeMap<String, Vec
     for new in events {
         for part in new.parts {
             let item = Item {
-                event: std::sync::Arc::clone(&new.event),
+                event: Arc::clone(&new.event),
                 table_version: new.table_version,
                 lease_until_unix_ms,
                 work: Work::Part { part: part.number, r#gen: 1, targets: part.targets },

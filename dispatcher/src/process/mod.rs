@@ -14,7 +14,7 @@ pub use self::database::{Database, check_files};
 pub use self::exit::{Exit, Failure};
 pub use self::listen::{ListenerRole, announce, open};
 pub use self::log::{LogArguments, LogFormat, start_log};
-pub use self::sealing::read_sealing_keys;
+pub use self::sealing::{SealingFileError, read_sealing_keys};
 pub use self::signals::StopSignals;
 
 /// Installs the one TLS provider of the process.

@@ -8,12 +8,18 @@ use dispatcher_core::limits::SEALING_KEYS_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 
-use super::Failure;
-
 const KEY_BYTES: usize = 32;
 
-fn failed(path: &Path, what: impl ToString) -> Failure {
-    Failure::Configuration(format!("--sealing-key-file {}: {}", path.display(), what.to_string()))
+/// Why sealing keys cannot be read. Holds nothing of a key.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", .path.display())]
+pub struct SealingFileError {
+    path: PathBuf,
+    what: String,
+}
+
+fn failed(path: &Path, what: impl ToString) -> SealingFileError {
+    SealingFileError { path: path.to_owned(), what: what.to_string() }
 }
 
 /// Reads sealing keys from files of exactly 32 bytes each, or from folders of such files, in the order of their names:
@@ -21,8 +27,8 @@ fn failed(path: &Path, what: impl ToString) -> Failure {
 /// first key of all seals, and each opens.
 ///
 /// # Errors
-/// With the first file that is not a key, and nothing of a key.
-pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, Failure> {
+/// [`SealingFileError`] with the first file that is not a key.
+pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, SealingFileError> {
     let mut ring: Option<SealingKey> = None;
     let mut count = 0;
     for path in paths {
@@ -43,7 +49,7 @@ pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, Failure> {
 }
 
 /// The file itself, or the files of a folder.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, SealingFileError> {
     if !fs::metadata(path).map_err(|error| failed(path, error))?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -64,7 +70,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn read_key(path: &Path) -> Result<Redacted<[u8; KEY_BYTES]>, Failure> {
+fn read_key(path: &Path) -> Result<Redacted<[u8; KEY_BYTES]>, SealingFileError> {
     // With room for all of it, so that no copy is left behind by growing.
     let mut bytes = Vec::with_capacity(2 * KEY_BYTES);
     let file = File::open(path).map_err(|error| failed(path, error))?;

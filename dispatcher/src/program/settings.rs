@@ -84,7 +84,10 @@ fn settings(
         instance,
         database: database(role, common)?,
         queue: queue(role, &common.queue, &pool, instance)?,
-        sealing_key: Arc::new(read_sealing_keys(&common.sealing_key_file)?),
+        sealing_key: Arc::new(
+            read_sealing_keys(&common.sealing_key_file)
+                .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
+        ),
         access,
         listen,
         admin_listen: common.admin_listen,

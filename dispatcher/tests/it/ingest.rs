@@ -3,6 +3,7 @@
 mod bad_input;
 mod bounds;
 mod broken_ledger;
+mod publishing;
 
 use std::sync::Arc;
 
@@ -243,7 +244,22 @@ async fn an_answer_of_202_follows_the_commit_and_only_the_commit() {
     world.assert_nothing_stored("the ledger is down").await;
     assert_eq!(world.queue.room("default", Track::Fresh), MEMORY_QUEUE_DELIVERIES_MAX);
     gate.repair();
-    assert_eq!(world.post(PUBLISH, JSON, body).await.status, 202);
+    eventually("it is accepted", || async { world.post(PUBLISH, JSON, body).await.status == 202 }).await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_known_to_be_down_is_not_asked_to_store_anything_until_it_answers() {
+    let (gate, wrap) = BrokenLedger::gated();
+    let world = World::start_with(Options::default(), wrap).await;
+    let body = r#"{"event_type":"order.created","payload":1}"#;
+    for _ in 0..20 {
+        let refused = world.post(PUBLISH, JSON, body).await;
+        assert_eq!(refused.problem().1, "ledger-unavailable");
+        assert_eq!(gate.accepts(), 1, "only the first one had to find out");
+    }
+    gate.repair();
+    eventually("it is accepted", || async { world.post(PUBLISH, JSON, body).await.status == 202 }).await;
+    assert_eq!(gate.accepts(), 2);
 }
 
 #[tokio::test]

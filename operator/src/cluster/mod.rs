@@ -1,3 +1,12 @@
 //! All that talks to an API server.
 
+pub mod events;
+pub mod failure;
 pub mod issuer;
+pub mod lease;
+pub mod metrics;
+pub mod secret;
+pub mod status;
+
+/// Who writes, as the API server records it for each field.
+pub const FIELD_MANAGER: &str = "harborhook";

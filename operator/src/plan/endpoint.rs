@@ -9,7 +9,6 @@ use crds::{Endpoint, Kind};
 use dispatcher_core::id::{EndpointId, TenantId};
 use dispatcher_core::limits::SIGNING_KEYS_MAX;
 use dispatcher_core::recipient::RecipientRule;
-use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{EndpointRow, EndpointState, RowKey, SigningKey, SigningScheme};
 
 use super::revision::{Before, revision};
@@ -48,7 +47,7 @@ pub(super) fn plan_endpoint<'a>(
     situation: &Situation<'a>,
     memory: &mut Memory,
 ) -> PlannedEndpoint<'a> {
-    let Situation { world, context, published, now_unix_ms, .. } = situation;
+    let Situation { world, published, now_unix_ms, .. } = situation;
     let previous = published.endpoints.get(&id).copied();
     let malformed = situation.malformed(Kind::Endpoint, namespace, name);
     let named = if malformed.is_some() { Vec::new() } else { names_of_secrets(resource) };
@@ -69,7 +68,7 @@ pub(super) fn plan_endpoint<'a>(
         (row, previous) => {
             let last = previous.filter(|_| !is_current);
             let last =
-                last.map(|last| last_row(resource, last, judged.problems.first(), is_undecided, context.sealing_key));
+                last.map(|last| last_row(resource, last, judged.problems.first(), is_undecided, situation.context));
             published.compare(key, row.or(last), previous)
         }
     };
@@ -91,13 +90,13 @@ pub(super) fn plan_endpoint<'a>(
     }
 }
 
-/// The last row of an endpoint that is not valid now, sealed with the key that seals now.
+/// The last row of an endpoint that is not valid now.
 fn last_row(
     resource: &Endpoint,
     previous: &EndpointRow,
     problem: Option<&Problem>,
     is_undecided: bool,
-    sealing_key: &SealingKey,
+    context: &PlanContext<'_>,
 ) -> EndpointRow {
     let state = match problem {
         _ if resource.spec.suspend => EndpointState::Suspended,
@@ -105,8 +104,7 @@ fn last_row(
         Some(problem) => EndpointState::Held { reason: problem.reason.as_str().to_owned() },
         None => EndpointState::Suspended,
     };
-    let sealed = sealing_key.renew(previous.id, &previous.sealed).unwrap_or_else(|| previous.sealed.clone());
-    EndpointRow { state, sealed, ..previous.clone() }
+    held_row(previous, state, context)
 }
 
 /// Finds out what is wrong with an endpoint, and which row it deserves; or remembers it.
@@ -204,6 +202,15 @@ fn row_of(
         sealed: context.sealing_key.seal(id, &secrets),
     };
     (row, retires_at)
+}
+
+/// The last good row with nothing leaving, sealed with the key that seals now.
+fn held_row(previous: &EndpointRow, state: EndpointState, context: &PlanContext<'_>) -> EndpointRow {
+    let mut row = EndpointRow { state, ..previous.clone() };
+    if let Some(sealed) = context.sealing_key.renew(row.id, &row.sealed) {
+        row.sealed = sealed;
+    }
+    row
 }
 
 /// Old keys that go on signing, newest first: each until it retires, and never longer than the overlap from now on.

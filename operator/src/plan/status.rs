@@ -14,7 +14,8 @@ use dispatcher_core::limits::{FACTS_INTERVAL, PROGRAMMED_LOOK_INTERVAL};
 use dispatcher_core::table::{EndpointRow, EndpointState, SubscriptionRow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ObjectStatus, Planned, StatusBody};
+use super::events::{PlannedEvent, transitions};
+use super::{ObjectStatus, Planned, StatusBody, StatusChange};
 use crate::conditions::{Conditions, find, time};
 use crate::facts;
 use crate::validate::Problem;
@@ -69,7 +70,9 @@ impl<'a> Statuses<'a> {
             host: planned.row.as_ref().map(|row| row.host.clone()),
         };
         if present != Some(&status) {
-            self.push(planned.namespace, planned.name, StatusBody::Endpoint(status));
+            let change = StatusChange::of_endpoint(present, &status);
+            let events = transitions(planned.regarding(Kind::Endpoint), previous, &status.conditions);
+            self.push(planned, StatusBody::Endpoint(status), change, events);
         }
     }
 
@@ -91,12 +94,20 @@ impl<'a> Statuses<'a> {
             endpoints: Some(i32::try_from(endpoints_count).unwrap_or(i32::MAX)),
         };
         if present != Some(&status) {
-            self.push(planned.namespace, planned.name, StatusBody::Subscription(status));
+            let events = transitions(planned.regarding(Kind::Subscription), previous, &status.conditions);
+            self.push(planned, StatusBody::Subscription(status), StatusChange::Conditions, events);
         }
     }
 
-    fn push(&mut self, namespace: &str, name: &str, body: StatusBody) {
-        self.changed.push(ObjectStatus { namespace: namespace.to_owned(), name: name.to_owned(), body });
+    fn push<Resource, Row: Clone>(
+        &mut self,
+        planned: &Planned<'_, Resource, Row>,
+        body: StatusBody,
+        change: StatusChange,
+        events: Vec<PlannedEvent>,
+    ) {
+        let (namespace, name) = (planned.namespace.to_owned(), planned.name.to_owned());
+        self.changed.push(ObjectStatus { namespace, name, body, change, events });
     }
 
     fn delivering(&self, planned: &Planned<'_, Endpoint, EndpointRow>, id: EndpointId, routed: bool) -> Verdict {

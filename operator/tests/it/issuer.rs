@@ -1,7 +1,5 @@
 //! The cluster's issuer, read from an API server that a test makes up.
 
-mod cluster;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod files;
 mod fixtures;
@@ -11,6 +13,9 @@ mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod replay;
+mod replays;
+mod scale;
 mod sealing;
 mod tls;
 mod token;

@@ -28,6 +28,11 @@ fn is_refusal(code: &str) -> bool {
     matches!(code.get(..2), Some("21" | "22" | "23" | "44" | "54"))
 }
 
+/// Whether a row was to be inserted that is there already.
+pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
 /// Reads an error that ended an attempt to connect. Of what no waiting heals it says what to do.
 pub(super) fn of_connecting(error: sqlx::Error) -> LedgerError {
     let wrong = |what: &str| LedgerError::Refused(format!("the database's configuration is wrong: {what}"));

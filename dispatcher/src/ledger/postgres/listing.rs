@@ -184,8 +184,14 @@ pub(super) async fn attempts(
     let rows = sqlx::query(
         "SELECT run, number, superseded, floor(extract(epoch FROM started_at) * 1000)::int8 AS started_ms, duration_us,
                 outcome, status_code, excerpt
-         FROM attempts WHERE delivery = $1 ORDER BY run DESC, number DESC, started_at DESC, gen DESC
-         LIMIT $2",
+         FROM (SELECT run, number, gen, superseded, started_at, duration_us, outcome, status_code, excerpt
+               FROM attempts WHERE delivery = $1
+               UNION ALL
+               SELECT 1, 1, 1, false, first_started_at, first_duration_us, first_outcome, first_status_code,
+                      first_excerpt
+               FROM deliveries WHERE id = $1 AND first_outcome IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM attempts WHERE delivery = $1 AND run = 1 AND of_part AND gen = 1)) a
+         ORDER BY run DESC, number DESC, started_at DESC, gen DESC LIMIT $2",
     )
     .bind(delivery.0)
     .bind(i64::from(rows_max))

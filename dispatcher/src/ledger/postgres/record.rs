@@ -54,6 +54,11 @@ struct Maker {
     of_part: bool,
 }
 
+impl Maker {
+    /// That of an attempt which can stand in the row of its delivery.
+    const FIRST: Self = Self { run: 1, r#gen: 1, of_part: true };
+}
+
 /// The row in `due` of an open delivery.
 struct DueRow {
     run: u32,
@@ -73,6 +78,8 @@ struct Present {
     due: HashMap<DeliveryId, DueRow>,
     /// Deliveries of held parts that an earlier, stale holder of the part has delivered after all.
     early_successes: HashMap<DeliveryId, EarlySuccess>,
+    /// First attempts that stand in the rows of their deliveries, by their outcome.
+    first_attempts: HashMap<DeliveryId, Outcome>,
 }
 
 /// What a receiver answered to a stale holder before the present one reported.
@@ -113,7 +120,8 @@ async fn record_wave(
     let parts = delete_parts(transaction, changes).await?;
     let early_successes = early_successes(transaction, changes, &parts).await?;
     let due = due_rows(transaction, changes, &parts).await?;
-    let present = Present { parts, due, early_successes };
+    let first_attempts = first_attempts(transaction, changes, &parts).await?;
+    let present = Present { parts, due, early_successes, first_attempts };
     let mut writes = Writes::default();
     let mut answers = Vec::with_capacity(changes.len());
     for change in changes {
@@ -167,9 +175,14 @@ fn apply_part(
 /// A stale holder changes nothing, but what it saw is kept; and a 2xx is a 2xx.
 fn supersede(writes: &mut Writes, present: &Present, maker: Maker, result: &DeliveryResult) {
     let Some(attempt) = &result.attempt else { return };
-    writes.keep(maker, result.key.delivery, attempt, true);
+    let is_success = attempt.outcome == Outcome::Delivered;
+    // One that was recorded with its delivery is there already; only a success takes the place of a failure.
+    let first = present.first_attempts.get(&result.key.delivery).filter(|_| maker == Maker::FIRST);
+    if first.is_none_or(|first| is_success && *first != Outcome::Delivered) {
+        writes.keep(maker, result.key.delivery, attempt, true);
+    }
     let open_in_this_run = present.due.get(&result.key.delivery).is_some_and(|row| row.run == maker.run);
-    if attempt.outcome == Outcome::Delivered && open_in_this_run {
+    if is_success && open_in_this_run {
         writes.finish_late(&result.key, attempt);
     }
 }
@@ -259,6 +272,37 @@ async fn early_successes(
     .await?;
     let early = found.into_iter().map(|(delivery, status_code)| (DeliveryId(delivery), EarlySuccess { status_code }));
     Ok(early.collect())
+}
+
+/// Whoever reports on a part that is gone may have recorded it, and not know that it did.
+async fn first_attempts(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[&Change],
+    held: &HashMap<(EventId, u16), HeldPart>,
+) -> Result<HashMap<DeliveryId, Outcome>, LedgerError> {
+    let mut asked = Vec::new();
+    for change in changes {
+        if let Change::Part { event, part, r#gen: 1, results, .. } = change
+            && !held.contains_key(&(*event, *part))
+        {
+            asked.extend(results.iter().map(|result| result.key.delivery.0));
+        }
+    }
+    if asked.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found: Vec<(Uuid, String)> =
+        sqlx::query_as("SELECT id, first_outcome FROM deliveries WHERE id = ANY($1) AND first_outcome IS NOT NULL")
+            .bind(&asked)
+            .fetch_all(&mut **transaction)
+            .await?;
+    let mut first_attempts = HashMap::with_capacity(found.len());
+    for (id, outcome) in found {
+        if let Some(outcome) = encode::variant(Some(&outcome))? {
+            first_attempts.insert(DeliveryId(id), outcome);
+        }
+    }
+    Ok(first_attempts)
 }
 
 /// Locks and reads the `due` rows of all deliveries that a change could apply to.

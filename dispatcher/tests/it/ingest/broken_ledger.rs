@@ -1,16 +1,17 @@
 //! A ledger that fails until it is repaired, before a real one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dispatcher::ledger::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStep, Replayed, TableLoad,
 };
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use uuid::Uuid;
 
@@ -20,17 +21,24 @@ pub(crate) struct BrokenLedger {
     broken: Gate,
 }
 
-/// Whether the ledger is still broken.
+/// Whether the ledger is still broken, and how often it was asked to store events.
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<AtomicBool>);
+pub(crate) struct Gate {
+    broken: Arc<AtomicBool>,
+    accepts: Arc<AtomicUsize>,
+}
 
 impl Gate {
     pub(crate) fn repair(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.broken.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn accepts(&self) -> usize {
+        self.accepts.load(Ordering::SeqCst)
     }
 
     fn check(&self) -> Result<(), LedgerError> {
-        let broken = self.0.load(Ordering::SeqCst);
+        let broken = self.broken.load(Ordering::SeqCst);
         if broken { Err(LedgerError::Unavailable("the disk is full".into())) } else { Ok(()) }
     }
 }
@@ -41,7 +49,7 @@ impl BrokenLedger {
 
     /// The gate, and what puts the ledger before a real one.
     pub(crate) fn gated() -> (Gate, impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) {
-        let gate = Gate(Arc::new(AtomicBool::new(true)));
+        let gate = Gate { broken: Arc::new(AtomicBool::new(true)), accepts: Arc::default() };
         let broken = gate.clone();
         (gate, move |real| Arc::new(Self { real, broken }))
     }
@@ -50,6 +58,7 @@ impl BrokenLedger {
 #[async_trait]
 impl Ledger for BrokenLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
+        self.broken.accepts.fetch_add(1, Ordering::SeqCst);
         self.broken.check()?;
         if events.iter().any(|new| new.event.event_type == Self::REFUSED_TYPE) {
             return Err(LedgerError::Refused("not this type".into()));
@@ -142,6 +151,38 @@ impl Ledger for BrokenLedger {
         self.real.replay(tenant, delivery).await
     }
 
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.broken.check()?;
+        self.real.begin_replay(replay, epoch).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        self.broken.check()?;
+        self.real.replay_page(scope, after, rows_max).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.broken.check()?;
+        self.real.advance_replay(step, epoch).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        self.broken.check()?;
+        self.real.settle_replay(tenant, replay, after, rows_max, epoch).await
+    }
+
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
         self.broken.check()?;
         self.real.backlog().await
@@ -180,6 +221,14 @@ impl Ledger for BrokenLedger {
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.broken.check()?;
         self.real.dispatchers(seen_within).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.real.pool_loads(pools).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.real.publish_pool_metrics(metrics).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

@@ -1,7 +1,7 @@
 //! The usual case in one round trip: a part that was delivered at the first attempt, or ended with it.
 //!
-//! One statement removes the parts from the outbox by compare-and-set and inserts the rows of those that it removed. What
-//! does not fit, or turns out to be somebody else's by now, goes the long way.
+//! One statement removes the parts from the outbox by compare-and-set and inserts the deliveries of those that it removed,
+//! each with its attempt in the same row. What does not fit, or turns out to be somebody else's by now, goes the long way.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::columns::end_of;
 use crate::ledger::postgres::encode::{int2, int4, int8, microseconds, state_number};
+use crate::ledger::postgres::error::is_duplicate;
 use crate::ledger::postgres::statistics::Counted;
 use crate::ledger::{Change, DeliveryResult, LedgerError};
 
@@ -32,7 +33,11 @@ pub(super) async fn record(
     if parts.is_empty() {
         return Ok(recorded);
     }
-    let gone: HashSet<(Uuid, i32)> = Rows::of(&parts).write(connection).await?.into_iter().collect();
+    let gone: HashSet<(Uuid, i32)> = match Rows::of(&parts).write(connection).await {
+        // A delivery that has a row already is nothing new: the long way knows what to do.
+        Err(error) if is_duplicate(&error) => return Ok(recorded),
+        gone => gone?.into_iter().collect(),
+    };
     for (key, Finished { place, results }) in &parts {
         if gone.contains(key) {
             recorded[*place] = true;
@@ -52,7 +57,9 @@ fn finished(changes: &[Change]) -> BTreeMap<(Uuid, i32), Finished<'_>> {
     for (place, change) in changes.iter().enumerate() {
         match change {
             Change::Part { event, part, r#gen: 1, results, .. }
-                if ends(results) && !others.contains(event) && !parts.contains_key(&(event.0, i32::from(*part))) =>
+                if end_at_once(results)
+                    && !others.contains(event)
+                    && !parts.contains_key(&(event.0, i32::from(*part))) =>
             {
                 parts.insert((event.0, i32::from(*part)), Finished { place, results });
             }
@@ -63,8 +70,12 @@ fn finished(changes: &[Change]) -> BTreeMap<(Uuid, i32), Finished<'_>> {
     parts
 }
 
-fn ends(results: &[DeliveryResult]) -> bool {
-    results.iter().all(|result| !matches!(result.next, Next::Waiting { .. } | Next::InFlight { .. }))
+/// Whether all end with their first attempt, or without any.
+fn end_at_once(results: &[DeliveryResult]) -> bool {
+    results.iter().all(|result| {
+        let is_first = result.attempt.as_ref().is_none_or(|attempt| attempt.number == 1);
+        is_first && !matches!(result.next, Next::Waiting { .. } | Next::InFlight { .. })
+    })
 }
 
 /// The columns: of the parts, then of their results.
@@ -82,7 +93,6 @@ struct Rows<'a> {
     states: Vec<i16>,
     reasons: Vec<Option<&'static str>>,
     run_starts_ms: Vec<i64>,
-    numbers: Vec<Option<i32>>,
     starts_ms: Vec<Option<i64>>,
     durations_us: Vec<Option<i64>>,
     outcomes: Vec<Option<&'static str>>,
@@ -113,7 +123,6 @@ impl<'a> Rows<'a> {
         self.states.push(state_number(state));
         self.reasons.push(reason.map(EndReason::as_str));
         self.run_starts_ms.push(int8(key.event.unix_ms()));
-        self.numbers.push(attempt.map(|attempt| int4(attempt.number)));
         self.starts_ms.push(attempt.map(|attempt| int8(attempt.started_at_unix_ms)));
         self.durations_us.push(attempt.map(|attempt| microseconds(attempt.duration)));
         self.outcomes.push(attempt.map(|attempt| attempt.outcome.as_str()));
@@ -123,8 +132,11 @@ impl<'a> Rows<'a> {
 
     /// The parts are locked by key before any is removed, whether or not they are still held: a stale holder comes
     /// before or after the present one. One with the wrong number of results is left for the long way, which refuses it.
-    async fn write(&self, connection: &mut PgConnection) -> Result<Vec<(Uuid, i32)>, LedgerError> {
-        Ok(sqlx::query_as(
+    ///
+    /// Whoever removes a part makes its deliveries, so none of them can be there: to look before each insert would cost as
+    /// much as the insert.
+    async fn write(&self, connection: &mut PgConnection) -> Result<Vec<(Uuid, i32)>, sqlx::Error> {
+        sqlx::query_as(
             "WITH asked AS MATERIALIZED (
                  SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int4[]) WITH ORDINALITY
                           AS u(event, part, results, place)),
@@ -141,33 +153,19 @@ impl<'a> Rows<'a> {
                  SELECT array_agg(event ORDER BY place) AS events,
                         array_agg(((event, part) IN (SELECT event, part FROM gone)) IS TRUE ORDER BY place) AS gone
                  FROM asked),
-             result AS MATERIALIZED (
-                 SELECT u.*, held.events[u.place] AS event
-                 FROM held, unnest($4::int4[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::int2[], $10::text[],
-                                   $11::int8[], $12::int4[], $13::int8[], $14::int8[], $15::text[], $16::int2[],
-                                   $17::bytea[])
-                      AS u(place, id, tenant, subscription, endpoint, state, reason, run_start_ms, number, start_ms,
-                           duration_us, outcome, status_code, excerpt)
-                 WHERE held.gone[u.place]),
-             attempt AS (
-                 INSERT INTO attempts (delivery, run, of_part, gen, number, superseded, started_at, duration_us, outcome,
-                                       status_code, excerpt)
-                 SELECT id, 1, true, 1, number, false, 'epoch'::timestamptz + start_ms * interval '1 millisecond',
-                        duration_us, outcome, status_code, excerpt
-                 FROM result WHERE outcome IS NOT NULL
-                 ON CONFLICT (delivery, run, of_part, gen) DO UPDATE
-                 SET number = excluded.number, superseded = excluded.superseded, started_at = excluded.started_at,
-                     duration_us = excluded.duration_us, outcome = excluded.outcome,
-                     status_code = excluded.status_code, excerpt = excluded.excerpt
-                 WHERE attempts.outcome <> 'delivered' AND excluded.outcome = 'delivered'),
              delivery AS (
                  INSERT INTO deliveries (id, tenant, event, subscription, endpoint, state, reason, run, run_started_at,
-                                         attempts, last_outcome, last_status_code)
-                 SELECT id, tenant, event, subscription, endpoint, state, reason, 1,
+                                         attempts, last_outcome, last_status_code, first_started_at, first_duration_us,
+                                         first_outcome, first_status_code, first_excerpt)
+                 SELECT id, tenant, held.events[place], subscription, endpoint, state, reason, 1,
                         'epoch'::timestamptz + run_start_ms * interval '1 millisecond', (outcome IS NOT NULL)::int4,
-                        outcome, status_code
-                 FROM result
-                 ON CONFLICT (id) DO NOTHING)
+                        outcome, status_code, 'epoch'::timestamptz + start_ms * interval '1 millisecond', duration_us,
+                        outcome, status_code, excerpt
+                 FROM held, unnest($4::int4[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::int2[], $10::text[],
+                                   $11::int8[], $12::int8[], $13::int8[], $14::text[], $15::int2[], $16::bytea[])
+                      AS u(place, id, tenant, subscription, endpoint, state, reason, run_start_ms, start_ms,
+                           duration_us, outcome, status_code, excerpt)
+                 WHERE held.gone[place])
              SELECT event, part FROM gone",
         )
         .bind(&self.events)
@@ -181,14 +179,13 @@ impl<'a> Rows<'a> {
         .bind(&self.states)
         .bind(&self.reasons)
         .bind(&self.run_starts_ms)
-        .bind(&self.numbers)
         .bind(&self.starts_ms)
         .bind(&self.durations_us)
         .bind(&self.outcomes)
         .bind(&self.status_codes)
         .bind(&self.excerpts)
         .fetch_all(connection)
-        .await?)
+        .await
     }
 }
 
