@@ -12,7 +12,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{API_VERSION, Endpoint, Kind, Replay, Subscription, definition};
+use crate::{API_VERSION, DispatcherPool, Endpoint, Kind, Replay, Subscription, definition};
 
 /// An object that an API server would store.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Admitted {
     Replay(Box<Replay>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
 }
 
 /// One thing that is wrong with an object. Never repeats a value, which may be a secret.
@@ -78,6 +80,7 @@ pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
             Kind::Endpoint => typed(object).map(|endpoint| Admitted::Endpoint(Box::new(endpoint))),
             Kind::Replay => typed(object).map(|replay| Admitted::Replay(Box::new(replay))),
             Kind::Subscription => typed(object).map(|subscription| Admitted::Subscription(Box::new(subscription))),
+            Kind::DispatcherPool => typed(object).map(|pool| Admitted::DispatcherPool(Box::new(pool))),
         };
     }
     problems.sort();
@@ -96,8 +99,8 @@ fn kind_of(fields: &Map<String, Value>) -> Result<Kind, Vec<FieldProblem>> {
         Some(kind) if problems.is_empty() => Ok(kind),
         Some(_) => Err(problems),
         None => {
-            let names = Kind::ALL.map(Kind::as_str).join(" or ");
-            problems.push(FieldProblem::new("kind", format!("must be {names}")));
+            let [others @ .., last] = Kind::ALL.map(Kind::as_str);
+            problems.push(FieldProblem::new("kind", format!("must be {} or {last}", others.join(", "))));
             Err(problems)
         }
     }

@@ -15,6 +15,8 @@ pub enum ConditionType {
     Delivering,
     /// Whether all that was to be done is done.
     Complete,
+    /// Whether the number of dispatchers is what the load asks for.
+    Scaling,
     /// Present, and True, only while a change is on its way.
     Reconciling,
     /// Present, and True, only while the resource cannot get ready without a change by its owner.
@@ -23,12 +25,13 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::ResolvedRefs,
         Self::Programmed,
         Self::Delivering,
         Self::Complete,
+        Self::Scaling,
         Self::Reconciling,
         Self::Stalled,
     ];
@@ -41,6 +44,7 @@ impl ConditionType {
             Self::Programmed => "Programmed",
             Self::Delivering => "Delivering",
             Self::Complete => "Complete",
+            Self::Scaling => "Scaling",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -81,6 +85,17 @@ impl ConditionType {
                 Reason::EndpointNotFound,
                 Reason::SubscriptionNotFound,
             ],
+            (Kind::DispatcherPool, Self::Ready) => &[
+                Reason::Pending,
+                Reason::Available,
+                Reason::PoolAtZero,
+                Reason::InvalidSpec,
+                Reason::TemplateNotFound,
+                Reason::ApplyFailed,
+                Reason::PodsRefused,
+                Reason::Unschedulable,
+                Reason::NotAvailable,
+            ],
             (Kind::Endpoint, Self::ResolvedRefs) => &[
                 Reason::Resolved,
                 Reason::SecretNotFound,
@@ -92,12 +107,11 @@ impl ConditionType {
             (Kind::Replay, Self::ResolvedRefs) => {
                 &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
             }
-            (Kind::Replay, Self::Programmed | Self::Delivering)
-            | (Kind::Subscription, Self::Delivering)
-            | (Kind::Endpoint | Kind::Subscription, Self::Complete) => &[],
             (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
                 &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
             }
+            (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
+            (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
                 Reason::NoTraffic,
@@ -108,12 +122,20 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
+            (Kind::Subscription | Kind::Replay | Kind::DispatcherPool, Self::Delivering)
+            | (Kind::Replay, Self::Programmed)
+            | (Kind::Endpoint | Kind::Subscription | Kind::DispatcherPool, Self::Complete)
+            | (Kind::Endpoint | Kind::Subscription | Kind::Replay, Self::Scaling) => &[],
+            (Kind::DispatcherPool, Self::Scaling) => {
+                &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
+            }
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
             (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
             (Kind::Subscription, Self::Stalled) => {
                 &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
             }
+            (Kind::DispatcherPool, Self::Stalled) => &[Reason::InvalidSpec],
         }
     }
 }
@@ -197,11 +219,33 @@ pub enum Reason {
     Progressing,
     /// A change is on its way and something that it needs failed; it is tried again.
     ProgressingWithRetry,
+    /// Dispatchers are ready: as many as there should be at least.
+    Available,
+    /// The Deployment of the installation's default pool, which the pool's is made of, does not exist.
+    TemplateNotFound,
+    /// The API server refused an object that the pool needs; the message says which and why.
+    ApplyFailed,
+    /// The API server refuses the pods: a quota, or a policy.
+    PodsRefused,
+    /// No node takes a pod; the message says why.
+    Unschedulable,
+    /// Pods are there and do not get ready.
+    NotAvailable,
+    /// The number of dispatchers is what the load asks for, or on its way there.
+    AsMeasured,
+    /// The load asks for more dispatchers than the upper bound allows.
+    AtMaximum,
+    /// Most attempts fail, and more dispatchers would not change that; none is added.
+    NothingSucceeds,
+    /// The load is not known, so the number of dispatchers stays as it is.
+    NotMeasured,
+    /// Somebody else sets the number of dispatchers.
+    External,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 38] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
@@ -229,6 +273,17 @@ impl Reason {
         Self::DisabledAfterFailures,
         Self::Progressing,
         Self::ProgressingWithRetry,
+        Self::Available,
+        Self::TemplateNotFound,
+        Self::ApplyFailed,
+        Self::PodsRefused,
+        Self::Unschedulable,
+        Self::NotAvailable,
+        Self::AsMeasured,
+        Self::AtMaximum,
+        Self::NothingSucceeds,
+        Self::NotMeasured,
+        Self::External,
     ];
 
     /// The word that stands in `reason`.
@@ -261,6 +316,17 @@ impl Reason {
             Self::DisabledAfterFailures => "DisabledAfterFailures",
             Self::Progressing => "Progressing",
             Self::ProgressingWithRetry => "ProgressingWithRetry",
+            Self::Available => "Available",
+            Self::TemplateNotFound => "TemplateNotFound",
+            Self::ApplyFailed => "ApplyFailed",
+            Self::PodsRefused => "PodsRefused",
+            Self::Unschedulable => "Unschedulable",
+            Self::NotAvailable => "NotAvailable",
+            Self::AsMeasured => "AsMeasured",
+            Self::AtMaximum => "AtMaximum",
+            Self::NothingSucceeds => "NothingSucceeds",
+            Self::NotMeasured => "NotMeasured",
+            Self::External => "External",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The user contract: the resources that people write, and what the API server refuses.
 //!
-//! Read in this order: [`endpoint`], [`subscription`] and [`replay`] are the resources, [`condition`] is what they report, [`limits`]
+//! Read in this order: [`endpoint`], [`subscription`], [`replay`] and [`pool`] are the resources, [`condition`] is what they report, [`limits`]
 //! is how large anything may be. [`definition`] turns the types into `CustomResourceDefinition`s, [`yaml`] prints those,
 //! and [`admission`] treats a file the way an API server would treat it.
 
@@ -9,12 +9,14 @@ pub mod condition;
 pub mod definition;
 pub mod endpoint;
 pub mod limits;
+pub mod pool;
 pub mod replay;
 mod schema;
 pub mod subscription;
 pub mod yaml;
 
 pub use endpoint::{Endpoint, EndpointSpec, EndpointStatus};
+pub use pool::{DispatcherPool, DispatcherPoolSpec, DispatcherPoolStatus};
 pub use replay::{Replay, ReplaySpec, ReplayStatus};
 pub use subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 
@@ -36,11 +38,13 @@ pub enum Kind {
     Replay,
     /// What to deliver: [`Subscription`].
     Subscription,
+    /// By which dispatchers: [`DispatcherPool`].
+    DispatcherPool,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Endpoint, Self::Replay, Self::Subscription];
+    pub const ALL: [Self; 4] = [Self::Endpoint, Self::Subscription, Self::Replay, Self::DispatcherPool];
 
     /// The name that stands in `kind`.
     pub const fn as_str(self) -> &'static str {
@@ -48,6 +52,7 @@ impl Kind {
             Self::Endpoint => "Endpoint",
             Self::Replay => "Replay",
             Self::Subscription => "Subscription",
+            Self::DispatcherPool => "DispatcherPool",
         }
     }
 
@@ -57,6 +62,7 @@ impl Kind {
             Self::Endpoint => "hookendpoints",
             Self::Replay => "hookreplays",
             Self::Subscription => "hooksubscriptions",
+            Self::DispatcherPool => "hookpools",
         }
     }
 }

@@ -5,9 +5,11 @@ mod endpoint;
 pub mod events;
 mod issuer;
 mod memory;
+pub mod pool;
 pub mod removal;
 pub mod replay;
 mod revision;
+pub mod scale;
 mod status;
 mod subscription;
 
@@ -18,6 +20,7 @@ use std::time::Duration;
 use crds::Kind;
 use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
+use crds::pool::DispatcherPoolStatus;
 use crds::replay::ReplayStatus;
 use crds::subscription::SubscriptionStatus;
 use dispatcher_core::address::AddressPolicy;
@@ -93,6 +96,8 @@ pub enum StatusBody {
     Replay(ReplayStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
+    /// Of a pool.
+    DispatcherPool(DispatcherPoolStatus),
 }
 
 impl StatusBody {
@@ -102,6 +107,7 @@ impl StatusBody {
             Self::Endpoint(_) => Kind::Endpoint,
             Self::Replay(_) => Kind::Replay,
             Self::Subscription(_) => Kind::Subscription,
+            Self::DispatcherPool(_) => Kind::DispatcherPool,
         }
     }
 }

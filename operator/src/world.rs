@@ -11,7 +11,7 @@ pub mod store;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crds::{Endpoint, Kind, Replay, Subscription};
+use crds::{DispatcherPool, Endpoint, Kind, Replay, Subscription};
 use dispatcher::ledger::{Disabled, DispatcherRecord, EndpointFacts, TableLoad};
 use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row, RowKey, TableChange, TableVersion};
@@ -34,6 +34,8 @@ pub struct World {
     pub replays: Vec<Arc<Replay>>,
     /// How far replays have come that this process works on.
     pub replay_progress: HashMap<ReplayId, ReplayProgress>,
+    /// Pools of dispatchers, with their present statuses.
+    pub dispatcher_pools: Vec<Arc<DispatcherPool>>,
     /// Those of the resources above of which only the place is known: what they say is not understood.
     pub malformed: Vec<Malformed>,
     /// Secrets that endpoints may name.
@@ -96,6 +98,7 @@ impl Default for World {
             subscriptions: Vec::new(),
             replays: Vec::new(),
             replay_progress: HashMap::new(),
+            dispatcher_pools: Vec::new(),
             malformed: Vec::new(),
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), always.clone())]),
@@ -188,6 +191,11 @@ impl World {
         for subscription in &mut self.subscriptions {
             if let Some(StatusBody::Subscription(status)) = find(Kind::Subscription, &subscription.metadata) {
                 Arc::make_mut(subscription).status = Some(status.clone());
+            }
+        }
+        for pool in &mut self.dispatcher_pools {
+            if let Some(StatusBody::DispatcherPool(status)) = find(Kind::DispatcherPool, &pool.metadata) {
+                Arc::make_mut(pool).status = Some(status.clone());
             }
         }
     }

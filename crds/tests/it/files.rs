@@ -38,6 +38,7 @@ fn every_example_is_admitted() {
     let mut endpoints = 0;
     let mut replays = 0;
     let mut subscriptions = 0;
+    let mut pools = 0;
     for entry in fs::read_dir(folder("examples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yaml") {
@@ -49,10 +50,11 @@ fn every_example_is_admitted() {
                 Ok(Admitted::Endpoint(_)) => endpoints += 1,
                 Ok(Admitted::Replay(_)) => replays += 1,
                 Ok(Admitted::Subscription(_)) => subscriptions += 1,
+                Ok(Admitted::DispatcherPool(_)) => pools += 1,
                 Err(problems) => panic!("{}: {problems:?}", path.display()),
             }
         }
     }
-    let all = format!("{endpoints} endpoints, {replays} replays, {subscriptions} subscriptions");
-    assert!(endpoints >= 4 && replays >= 2 && subscriptions >= 2, "{all}");
+    let all = format!("{endpoints} endpoints, {replays} replays, {subscriptions} subscriptions, {pools} pools");
+    assert!(endpoints >= 4 && replays >= 2 && subscriptions >= 2 && pools >= 3, "{all}");
 }

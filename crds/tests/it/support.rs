@@ -13,12 +13,13 @@ pub(crate) fn object(kind: Kind, spec_patch: &Value) -> Value {
             "untilTime": "2026-01-31T10:00:00Z",
         }),
         Kind::Subscription => json!({"endpointRef": {"name": "orders"}, "eventTypes": ["order.created"]}),
+        Kind::DispatcherPool => json!({}),
     };
     merge(&mut spec, spec_patch);
     json!({"apiVersion": API_VERSION, "kind": kind.as_str(), "metadata": {"name": "orders"}, "spec": spec})
 }
 
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;

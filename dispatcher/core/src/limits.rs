@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod control;
+mod pools;
 mod tools;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 pub use self::access::*;
 pub use self::cluster::*;
 pub use self::control::*;
+pub use self::pools::*;
 pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------

@@ -16,6 +16,7 @@ mod days;
 mod dispatchers;
 mod histogram;
 pub mod isolate;
+mod pools;
 pub mod postgres;
 mod records;
 mod replays;
@@ -35,6 +36,7 @@ use uuid::Uuid;
 pub use self::clock::LedgerClock;
 use self::dispatchers::Holder;
 pub use self::dispatchers::{Beat, DispatcherRecord, DispatcherRole, Heartbeat};
+pub use self::pools::{PoolLoad, PoolMetric};
 pub use self::records::{
     AttemptRecord, Backlog, Balance, Cursor, DeliveryQuery, DeliveryRecord, EndpointFacts, EventQuery, EventRecord,
     Page,
@@ -180,6 +182,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX). One of a newer release whose role this
     /// release does not know is not among them.
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError>;
+
+    /// What these pools have to do and get done, in the order asked. Cheap enough to be asked every few seconds.
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError>;
+
+    /// Tells autoscalers of these pools, and of no others any longer: they read the table `pool_metrics`.
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError>;
 
     /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
     /// database needs it, gives up deliveries of events that are older than `retention`, and removes what is older

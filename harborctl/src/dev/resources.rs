@@ -184,6 +184,7 @@ impl Resources {
             Kind::Endpoint => self.world.endpoints.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>(),
             Kind::Replay => self.world.replays.iter().map(serde_json::to_value).collect(),
             Kind::Subscription => self.world.subscriptions.iter().map(serde_json::to_value).collect(),
+            Kind::DispatcherPool => self.world.dispatcher_pools.iter().map(serde_json::to_value).collect(),
         };
         let mut objects = values.unwrap_or_default();
         let key =

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crds::admission::{Admitted, admit};
-use crds::{Endpoint, Replay, Subscription};
+use crds::{DispatcherPool, Endpoint, Replay, Subscription};
 use dispatcher_core::limits::{RESOURCE_DOCUMENTS_MAX, SECRET_BYTES_MAX};
 use dispatcher_core::redacted::Redacted;
 use serde_json::{Map, Value};
@@ -49,6 +49,8 @@ pub enum Resource {
     Replay(Box<Replay>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
     /// Values that endpoints may name.
     Secret(SecretData),
     /// A namespace.
@@ -196,6 +198,10 @@ impl Reader {
                     subscription.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
                 self.add(object, "Subscription", Some(&namespace), Resource::Subscription(subscription));
             }
+            Ok(Admitted::DispatcherPool(mut pool)) => {
+                let namespace = pool.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
+                self.add(object, "DispatcherPool", Some(&namespace), Resource::DispatcherPool(pool));
+            }
             Err(problems) => {
                 for problem in problems {
                     let field = (!problem.field.is_empty()).then_some(problem.field.as_str());
@@ -271,7 +277,11 @@ impl Reader {
         }
         self.seen.insert(key.clone(), line);
         let mut field_lines = BTreeMap::new();
-        if matches!(resource, Resource::Endpoint(_) | Resource::Replay(_) | Resource::Subscription(_)) {
+        let is_ours = matches!(
+            resource,
+            Resource::Endpoint(_) | Resource::Subscription(_) | Resource::Replay(_) | Resource::DispatcherPool(_)
+        );
+        if is_ours {
             object.node.gather_lines("", &mut field_lines);
         }
         self.loaded.objects.push(Located { key, resource, line, document: object.document, field_lines });

@@ -15,6 +15,7 @@ mod plan;
 mod properties;
 mod replay;
 mod replays;
+mod scale;
 mod sealing;
 mod tls;
 mod token;

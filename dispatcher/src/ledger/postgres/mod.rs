@@ -19,6 +19,7 @@ mod listing;
 mod maintain;
 mod migrate;
 mod patience;
+mod pools;
 mod record;
 mod replays;
 mod retention;
@@ -43,18 +44,19 @@ pub(super) use self::error::classify;
 use self::patience::Patience;
 use self::statistics::{Counted, Statistics};
 use self::writer::Writer;
+use super::pools::count_accepted;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor,
-    ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
 pub struct PostgresLedger {
     pool: PgPool,
     beats: PgPool,
-    statistics: Statistics,
+    statistics: Arc<Statistics>,
     outbox_bounds: OutboxBounds,
     clock: LedgerClock,
     holder: Holder,
@@ -80,7 +82,7 @@ impl PostgresLedger {
         Ok(Self {
             pool: work,
             beats,
-            statistics: Statistics::default(),
+            statistics: Arc::default(),
             outbox_bounds: OutboxBounds::default(),
             clock,
             holder: Holder::default(),
@@ -116,7 +118,10 @@ impl PostgresLedger {
 impl Ledger for PostgresLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
         let accepting = self.acceptor.write(&self.pool, async |connection| accept::accept(connection, &events).await);
-        self.patience.answer(accepting).await
+        let answers = self.patience.answer(accepting).await?;
+        self.statistics.add_accepted(count_accepted(&events, &answers));
+        self.statistics.flush_in_background(&self.pool, self.patience);
+        Ok(answers)
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
@@ -266,6 +271,15 @@ impl Ledger for PostgresLedger {
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.patience.answer(dispatchers::dispatchers(&self.pool, seen_within)).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.statistics.flush(&self.pool, self.patience).await?;
+        self.patience.count(pools::loads(&self.pool, pools)).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.patience.answer(pools::publish_metrics(&self.pool, metrics)).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

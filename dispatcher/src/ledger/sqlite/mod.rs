@@ -13,6 +13,7 @@ mod facts;
 mod finish;
 mod listing;
 mod open;
+mod pools;
 mod record;
 mod replays;
 mod retention;
@@ -35,8 +36,8 @@ use uuid::Uuid;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor,
-    ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 use crate::clock::now_unix_ms;
 
@@ -276,6 +277,14 @@ impl Ledger for SqliteLedger {
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         dispatchers::dispatchers(&self.readers, seen_within, now_unix_ms()).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        pools::loads(&self.readers, pools, now_unix_ms()).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        pools::publish_metrics(&mut *self.writer().await, metrics, now_unix_ms()).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

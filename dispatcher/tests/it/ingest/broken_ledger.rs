@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use dispatcher::ledger::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, Recorded, ReplayCursor, ReplayPage,
-    ReplayRecord, ReplayScope, ReplaySettled, ReplayStep, Replayed, TableLoad,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStep, Replayed, TableLoad,
 };
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
@@ -221,6 +221,14 @@ impl Ledger for BrokenLedger {
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.broken.check()?;
         self.real.dispatchers(seen_within).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.real.pool_loads(pools).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.real.publish_pool_metrics(metrics).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

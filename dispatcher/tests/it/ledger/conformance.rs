@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod claim;
 pub(crate) mod dispatchers;
 pub(crate) mod maintain;
+pub(crate) mod pools;
 pub(crate) mod read;
 pub(crate) mod record;
 pub(crate) mod replays;
@@ -94,6 +95,13 @@ macro_rules! conformance_suite {
             maintain: [
                 what_is_older_than_its_retention_is_given_up_and_gone,
                 tenants_and_steps_of_maintenance_are_many,
+            ],
+            pools: [
+                what_is_late_is_told_from_what_is_held_and_what_waits,
+                what_waits_behind_a_gate_is_open_and_not_late,
+                loads_of_pools_are_apart_and_in_the_order_asked,
+                rates_count_what_was_accepted_attempted_and_delivered,
+                metrics_of_pools_can_be_published_again_and_again,
             ],
             table: [
                 versions_rise_and_loads_tell_what_changed,

@@ -60,7 +60,7 @@ impl Credentials {
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         Ok(Self {
-            apiserver: Identity::new(params, &authority)?,
+            apiserver: Identity::new(&params, &authority)?,
             admin: Identity::client("admin", ADMINISTRATORS, &authority)?,
             kubelet: Identity::client(&format!("system:node:{NODE_NAME}"), NODES, &authority)?,
             service_account: KeyPair::generate()?,
@@ -113,10 +113,10 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name);
         params.distinguished_name.push(DnType::OrganizationName, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        Self::new(params, authority)
+        Self::new(&params, authority)
     }
 
-    fn new(params: CertificateParams, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Self> {
+    fn new(params: &CertificateParams, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Self> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, authority)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
