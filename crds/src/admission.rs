@@ -12,13 +12,15 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{API_VERSION, DispatcherPool, Endpoint, Kind, Subscription, definition};
+use crate::{API_VERSION, DispatcherPool, Endpoint, Kind, Replay, Subscription, definition};
 
 /// An object that an API server would store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Admitted {
     /// Where to deliver.
     Endpoint(Box<Endpoint>),
+    /// What to deliver again.
+    Replay(Box<Replay>),
     /// What to deliver.
     Subscription(Box<Subscription>),
     /// By which dispatchers.
@@ -76,6 +78,7 @@ pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
     if problems.is_empty() {
         return match kind {
             Kind::Endpoint => typed(object).map(|endpoint| Admitted::Endpoint(Box::new(endpoint))),
+            Kind::Replay => typed(object).map(|replay| Admitted::Replay(Box::new(replay))),
             Kind::Subscription => typed(object).map(|subscription| Admitted::Subscription(Box::new(subscription))),
             Kind::DispatcherPool => typed(object).map(|pool| Admitted::DispatcherPool(Box::new(pool))),
         };

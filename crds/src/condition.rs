@@ -13,6 +13,8 @@ pub enum ConditionType {
     Programmed,
     /// Whether deliveries arrive, and why not.
     Delivering,
+    /// Whether all that was to be done is done.
+    Complete,
     /// Whether the number of dispatchers is what the load asks for.
     Scaling,
     /// Present, and True, only while a change is on its way.
@@ -23,11 +25,12 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::ResolvedRefs,
         Self::Programmed,
         Self::Delivering,
+        Self::Complete,
         Self::Scaling,
         Self::Reconciling,
         Self::Stalled,
@@ -40,6 +43,7 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
             Self::Delivering => "Delivering",
+            Self::Complete => "Complete",
             Self::Scaling => "Scaling",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
@@ -70,6 +74,17 @@ impl ConditionType {
                 Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
+            (Kind::Replay, Self::Ready | Self::Complete) => &[
+                Reason::Pending,
+                Reason::Running,
+                Reason::Suspended,
+                Reason::Delivering,
+                Reason::Completed,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+                Reason::SubscriptionNotFound,
+            ],
             (Kind::DispatcherPool, Self::Ready) => &[
                 Reason::Pending,
                 Reason::Available,
@@ -89,9 +104,14 @@ impl ConditionType {
                 Reason::PoolNotFound,
             ],
             (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
+            (Kind::Replay, Self::ResolvedRefs) => {
+                &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
+            }
+            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
+                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
+            }
             (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
             (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
-            (_, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
                 Reason::NoTraffic,
@@ -102,13 +122,16 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
-            (Kind::Subscription | Kind::DispatcherPool, Self::Delivering) => &[],
+            (Kind::Subscription | Kind::Replay | Kind::DispatcherPool, Self::Delivering)
+            | (Kind::Replay, Self::Programmed)
+            | (Kind::Endpoint | Kind::Subscription | Kind::DispatcherPool, Self::Complete)
+            | (Kind::Endpoint | Kind::Subscription | Kind::Replay, Self::Scaling) => &[],
             (Kind::DispatcherPool, Self::Scaling) => {
                 &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
             }
-            (Kind::Endpoint | Kind::Subscription, Self::Scaling) => &[],
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
             (Kind::Subscription, Self::Stalled) => {
                 &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
             }
@@ -164,6 +187,8 @@ pub enum Reason {
     SecretForbidden,
     /// The endpoint that the subscription names does not exist, or its selector matches none.
     EndpointNotFound,
+    /// The subscription that the replay names does not exist.
+    SubscriptionNotFound,
     /// The pool that the endpoint names does not exist.
     PoolNotFound,
     /// Everything that the resource names is there.
@@ -174,6 +199,10 @@ pub enum Reason {
     PoolAtZero,
     /// Deliveries succeed.
     Delivering,
+    /// What is to be delivered again is looked for and started.
+    Running,
+    /// All that was to be done is done.
+    Completed,
     /// Nothing was sent to the endpoint lately.
     NoTraffic,
     /// No subscription names the endpoint.
@@ -216,7 +245,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
@@ -228,11 +257,14 @@ impl Reason {
         Self::SecretKeyMissing,
         Self::SecretForbidden,
         Self::EndpointNotFound,
+        Self::SubscriptionNotFound,
         Self::PoolNotFound,
         Self::Resolved,
         Self::Waiting,
         Self::PoolAtZero,
         Self::Delivering,
+        Self::Running,
+        Self::Completed,
         Self::NoTraffic,
         Self::NotRouted,
         Self::Failing,
@@ -268,11 +300,14 @@ impl Reason {
             Self::SecretKeyMissing => "SecretKeyMissing",
             Self::SecretForbidden => "SecretForbidden",
             Self::EndpointNotFound => "EndpointNotFound",
+            Self::SubscriptionNotFound => "SubscriptionNotFound",
             Self::PoolNotFound => "PoolNotFound",
             Self::Resolved => "Resolved",
             Self::Waiting => "Waiting",
             Self::PoolAtZero => "PoolAtZero",
             Self::Delivering => "Delivering",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
             Self::NoTraffic => "NoTraffic",
             Self::NotRouted => "NotRouted",
             Self::Failing => "Failing",

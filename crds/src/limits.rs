@@ -121,6 +121,12 @@ pub const FILTER_LENGTH_MAX: usize = 1024;
 /// Longest transform.
 pub const TRANSFORM_LENGTH_MAX: usize = 4096;
 
+// --- Replays ------------------------------------------------------------------------------------
+
+/// Most states that a replay names: all of them.
+pub const REPLAY_STATES_MAX: usize = 3;
+/// Deliveries a second that a replay starts when nothing is said: what an endpoint that was not made for a flood bears.
+pub const REPLAY_PER_SECOND_DEFAULT: i32 = 100;
 // --- Pools --------------------------------------------------------------------------------------
 
 /// Longest name of a pool: names of objects are made of it, beside that of the installation.
@@ -166,5 +172,7 @@ pub const QUANTITY_LENGTH_MAX: usize = 32;
 pub const CONDITIONS_MAX: usize = 8;
 /// Longest text in a column: a rounded number with its unit.
 pub const COLUMN_LENGTH_MAX: usize = 32;
+/// Longest cursor of a replay.
+pub const CURSOR_LENGTH_MAX: usize = 64;
 /// Longest host with its port.
 pub const HOST_LENGTH_MAX: usize = 260;

@@ -6,15 +6,16 @@ use crds::Kind;
 use crds::definition::openapi_schema;
 use serde_json::{Value, json};
 
+use crate::replay::{self, FIXED_MESSAGE};
 use crate::support::{merge, object, problems, walk};
 
 /// A rule, named by its kind, the field that it reports and its message, with patches of the smallest spec.
-struct Row {
-    kind: Kind,
-    field: String,
-    message: &'static str,
-    accepted: Value,
-    refused: Value,
+pub(crate) struct Row {
+    pub(crate) kind: Kind,
+    pub(crate) field: String,
+    pub(crate) message: &'static str,
+    pub(crate) accepted: Value,
+    pub(crate) refused: Value,
 }
 
 fn endpoint(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
@@ -25,6 +26,7 @@ fn subscription(field: &str, message: &'static str, accepted: Value, refused: Va
     Row { kind: Kind::Subscription, ..endpoint(field, message, accepted, refused) }
 }
 
+pub(crate) const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
 fn pool(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
     Row { kind: Kind::DispatcherPool, ..endpoint(field, message, accepted, refused) }
 }
@@ -44,8 +46,6 @@ fn printed(field: &str, message: &str) -> String {
     if field.is_empty() { message.to_owned() } else { format!("{field}: {message}") }
 }
 
-const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
-
 fn rows() -> Vec<Row> {
     let mut rows = url_rows();
     rows.extend(header_rows());
@@ -54,6 +54,7 @@ fn rows() -> Vec<Row> {
     rows.extend(retry_rows());
     rows.extend(secret_rows());
     rows.extend(tls_rows());
+    rows.extend(replay::rows());
     rows.extend(pool_rows());
     rows.extend([
         endpoint(
@@ -469,12 +470,13 @@ fn tls_rows() -> Vec<Row> {
     ]
 }
 
-/// `Kind field: message` of every rule in the schemas.
+/// `Kind field: message` of every rule in the schemas that speaks of one object; the others compare it with what it was.
 fn rules_of_the_schemas() -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for kind in Kind::ALL {
         walk(&openapi_schema(kind), "", &mut |path, node| {
-            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let of_node = node["x-kubernetes-validations"].as_array().into_iter().flatten();
+            for rule in of_node.filter(|rule| rule["message"] != FIXED_MESSAGE) {
                 let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default()).replace("[]", "[0]");
                 let message = rule["message"].as_str().unwrap_or("no message");
                 let name = format!("{} {}", kind.as_str(), printed(&field, message));

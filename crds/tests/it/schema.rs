@@ -141,6 +141,14 @@ fn the_documented_defaults_are_the_ones_in_limits() {
 }
 
 #[test]
+fn the_documented_rate_of_a_replay_is_the_one_in_limits() {
+    let schema = openapi_schema(Kind::Replay);
+    let description = schema.pointer("/properties/spec/properties/perSecond/description").and_then(Value::as_str);
+    let default = format!("Default: {}.", limits::REPLAY_PER_SECOND_DEFAULT);
+    assert!(description.is_some_and(|description| description.ends_with(&default)), "{description:?}");
+}
+
+#[test]
 fn the_documented_defaults_of_pools_are_the_ones_in_limits() {
     let schema = openapi_schema(Kind::DispatcherPool);
     for (path, default) in [
@@ -166,6 +174,7 @@ fn the_names_are_the_ones_that_people_type() {
             "hep",
             "Ready Delivery Success P95 Pending Oldest Last-Code Host Age",
         ),
+        (Kind::Replay, "hookreplays", "hookreplay", "hreplay", "State Matched Queued Delivered Failed Age"),
         (Kind::Subscription, "hooksubscriptions", "hooksubscription", "hsub", "Ready Reason Endpoints Types Age"),
         (
             Kind::DispatcherPool,

@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 pub(crate) fn object(kind: Kind, spec_patch: &Value) -> Value {
     let mut spec = match kind {
         Kind::Endpoint => json!({"url": "https://hooks.example.com/in"}),
+        Kind::Replay => json!({
+            "endpointRef": {"name": "orders"},
+            "sinceTime": "2026-01-31T09:00:00Z",
+            "untilTime": "2026-01-31T10:00:00Z",
+        }),
         Kind::Subscription => json!({"endpointRef": {"name": "orders"}, "eventTypes": ["order.created"]}),
         Kind::DispatcherPool => json!({}),
     };

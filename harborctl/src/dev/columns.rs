@@ -85,6 +85,7 @@ mod tests {
             "spec": {"eventTypes": ["order.*"]},
             "status": {
                 "conditions": conditions, "endpoints": 1, "host": "example.com",
+                "matched": 1, "queued": 1, "delivered": 1, "failed": 0,
                 "delivery": {
                     "state": "Delivering", "success": "100%", "p95": "10ms", "pending": "0",
                     "oldestTime": "2026-01-01T00:00:00Z", "lastCode": 200,

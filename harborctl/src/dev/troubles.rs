@@ -88,6 +88,7 @@ impl Troubles {
 fn not_ready(status: &ObjectStatus, store: &FileStore) -> Option<NotReady> {
     let conditions = match &status.body {
         StatusBody::Endpoint(status) => &status.conditions,
+        StatusBody::Replay(status) => &status.conditions,
         StatusBody::Subscription(status) => &status.conditions,
         StatusBody::DispatcherPool(status) => &status.conditions,
     };

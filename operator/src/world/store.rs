@@ -75,6 +75,7 @@ impl FileStore {
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
                     Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
+                    Resource::Replay(replay) => world.replays.push(Arc::new((**replay).clone())),
                     Resource::Subscription(subscription) => {
                         world.subscriptions.push(Arc::new((**subscription).clone()))
                     }

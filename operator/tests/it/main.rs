@@ -14,6 +14,8 @@ mod limits;
 mod plan;
 mod pools;
 mod properties;
+mod replay;
+mod replays;
 mod scale;
 mod sealing;
 mod tls;

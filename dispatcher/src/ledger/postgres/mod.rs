@@ -21,6 +21,7 @@ mod migrate;
 mod patience;
 mod pools;
 mod record;
+mod replays;
 mod retention;
 mod routes;
 mod statistics;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -47,8 +48,8 @@ use super::pools::count_accepted;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, PoolLoad, PoolMetric, Recorded, Replayed,
-    TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
@@ -204,6 +205,34 @@ impl Ledger for PostgresLedger {
         // It was not finished just now, whatever has become of it since.
         let record = self.patience.answer(listing::delivery(&self.pool, tenant, delivery)).await?;
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
+    }
+
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.patience.answer(replays::begin(&self.pool, &replay, epoch)).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        self.patience.count(replays::page(&self.pool, &scope, after, rows_max)).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.patience.answer(replays::advance(&self.pool, &step, epoch)).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        self.patience.answer(replays::settle(&self.pool, (tenant, replay), (after, rows_max), epoch)).await
     }
 
     async fn backlog(&self) -> Result<Backlog, LedgerError> {

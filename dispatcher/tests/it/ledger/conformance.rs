@@ -7,6 +7,7 @@ pub(crate) mod maintain;
 pub(crate) mod pools;
 pub(crate) mod read;
 pub(crate) mod record;
+pub(crate) mod replays;
 pub(crate) mod table;
 
 /// Runs the suite over `$open`, an async function that answers `(Arc<dyn Ledger>, guard)`, or an option of it: `None`
@@ -49,6 +50,25 @@ macro_rules! conformance_suite {
                 replay_starts_a_new_run_of_the_same_delivery,
                 a_late_success_of_an_old_run_does_not_finish_the_new_one,
                 replay_refuses_what_is_open_missing_or_foreign,
+            ],
+            replays: [
+                a_replay_finds_what_is_finished_in_its_scope,
+                a_replay_finds_nothing_outside_its_time,
+                pages_of_a_replay_come_to_the_whole,
+                what_has_left_the_table_is_not_found,
+                events_come_with_their_targets,
+                a_step_starts_each_delivery_once,
+                a_step_that_others_were_faster_than_does_nothing,
+                a_step_leaves_alone_what_has_changed_since,
+                what_is_missing_becomes_a_target_of_its_event,
+                a_target_added_beside_a_held_part_is_apart_from_it,
+                runs_are_counted_as_they_end,
+                a_run_that_gave_way_to_a_later_one_is_counted_too,
+                a_replay_that_started_nothing_is_finished_at_its_end,
+                the_same_replay_begins_once,
+                what_others_own_is_never_touched,
+                a_replay_is_forgotten_with_the_time_that_it_asked_for,
+                a_leader_that_was_replaced_starts_nothing,
             ],
             claim: [
                 a_leased_part_is_claimed_when_its_lease_is_over,

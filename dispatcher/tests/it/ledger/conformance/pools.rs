@@ -15,7 +15,7 @@ async fn load(ledger: &Arc<dyn Ledger>) -> PoolLoad {
 }
 
 async fn publish(ledger: &Arc<dyn Ledger>, put: Vec<Row>) {
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
 }
 
 fn counts(load: &PoolLoad) -> (u64, u64, u64) {
