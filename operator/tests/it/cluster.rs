@@ -2,6 +2,7 @@
 //! be made to do: hang, fail, refuse.
 
 mod events;
+mod failures;
 mod lease;
 mod measure;
 mod run;
