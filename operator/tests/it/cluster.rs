@@ -2,8 +2,10 @@
 //! be made to do: hang, fail, refuse.
 
 mod events;
+mod failures;
 mod lease;
 mod measure;
+mod run;
 mod secret;
 mod server;
 mod status;
