@@ -18,7 +18,6 @@ use super::support::eventually;
 
 const NAMESPACE: &str = "shop";
 const ENDPOINTS: &str = "/apis/harborhook.dev/v1alpha1/namespaces/shop/hookendpoints";
-const SUBSCRIPTIONS: &str = "/apis/harborhook.dev/v1alpha1/namespaces/shop/hooksubscriptions";
 const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/harborhook-operator";
 
@@ -61,7 +60,8 @@ impl Fake {
 
     /// Puts an endpoint whose spec has these fields too.
     fn put_endpoint(&self, name: &str, fields: Value) {
-        let mut spec = json!({"url": "https://example.com/", "signing": {"secretKeyRef": {"name": "keys", "key": "key"}}});
+        let mut spec =
+            json!({"url": "https://example.com/", "signing": {"secretKeyRef": {"name": "keys", "key": "key"}}});
         for (field, value) in fields.as_object().unwrap() {
             spec[field] = value.clone();
         }
@@ -137,13 +137,20 @@ impl Fake {
             let name = object.rsplit('/').next().unwrap().to_owned();
             let new = sent.as_array().map_or_else(|| sent["status"].clone(), |patch| patch[0]["value"].clone());
             self.0.statuses.lock().unwrap().insert(name, new);
-            return self.0.objects.lock().unwrap().get(object).map_or_else(|| status(404), |found| (200, found.clone()));
+            return self
+                .0
+                .objects
+                .lock()
+                .unwrap()
+                .get(object)
+                .map_or_else(|| status(404), |found| (200, found.clone()));
         }
         let mut objects = self.0.objects.lock().unwrap();
         if *method == Method::GET {
-            let is_collection = [ENDPOINTS, SUBSCRIPTIONS].contains(&path);
+            let is_collection = path.rsplit('/').next().is_some_and(|last| last.starts_with("hook"));
             if is_collection {
-                let items: Vec<Value> = objects.range(format!("{path}/")..format!("{path}0")).map(|(_, object)| object.clone()).collect();
+                let items: Vec<Value> =
+                    objects.range(format!("{path}/")..format!("{path}0")).map(|(_, object)| object.clone()).collect();
                 return (200, json!({"metadata": {"resourceVersion": "1"}, "items": items}));
             }
             return objects.get(path).map_or_else(|| status(404), |found| (200, found.clone()));
@@ -188,10 +195,8 @@ async fn an_object_that_is_not_understood_is_told_so_and_the_others_go_on() {
     // What was good before it became bad is held, not dropped.
     fake.put_endpoint("good", json!({"headers": "none"}));
     fake.expire();
-    eventually("it is held", || async {
-        matches!(operator.endpoint_state().await, Some(EndpointState::Held { .. }))
-    })
-    .await;
+    eventually("it is held", || async { matches!(operator.endpoint_state().await, Some(EndpointState::Held { .. })) })
+        .await;
     operator.running.stop().await;
 }
 

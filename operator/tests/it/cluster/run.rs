@@ -58,6 +58,7 @@ impl Operator {
             sealing_key: Arc::new(SealingKey::from_bytes(&[7; 32])),
             address_policy: AddressPolicy::public_https(),
             lease: LeaseConfig::new(namespace.to_owned(), "harborhook-operator".to_owned(), identity.to_owned()),
+            default_pool: None,
             issuer: IssuerSettings::default(),
             readiness: readiness.clone(),
             metrics,
@@ -158,7 +159,8 @@ async fn resources_become_routes_and_say_so() {
 
     edit(json!({"spec": {"url": "http://example.com/"}})).await;
     eventually("what is not allowed holds", || async {
-        matches!(operator.endpoint_state().await, Some(EndpointState::Held { .. })) && ready().await.1 == "AddressBlocked"
+        matches!(operator.endpoint_state().await, Some(EndpointState::Held { .. }))
+            && ready().await.1 == "AddressBlocked"
     })
     .await;
     edit(json!({"spec": {"suspend": true}})).await;
