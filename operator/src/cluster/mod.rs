@@ -6,6 +6,7 @@ pub mod issuer;
 pub mod lease;
 pub mod metrics;
 pub mod pools;
+pub mod replays;
 pub mod secret;
 pub mod status;
 pub mod watch;

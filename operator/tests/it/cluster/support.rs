@@ -45,7 +45,7 @@ impl Cluster {
     pub(crate) async fn with_kinds(test: &str) -> Option<Self> {
         let cluster = Self::connect(test).await?;
         let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-        for kind in [Kind::Endpoint, Kind::Subscription] {
+        for kind in Kind::ALL {
             let definition = definition(kind);
             let name = definition.metadata.name.clone().unwrap();
             let params = PatchParams::apply("harborhook-test").force();
