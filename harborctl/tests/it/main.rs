@@ -14,4 +14,5 @@ mod restart;
 mod stalled;
 mod support;
 mod tls;
+mod token;
 mod verify;

@@ -9,3 +9,4 @@ mod secret;
 mod server;
 mod status;
 mod support;
+mod token;
