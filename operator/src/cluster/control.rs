@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::metrics::{OperatorMetrics, Publication};
 use crate::apply;
 use crate::plan::removal::{Withheld, withhold};
+use crate::plan::replay::ReplayJob;
 use crate::plan::{GenerateSecret, Memory, ObjectStatus, Plan, PlanContext, plan_again};
 use crate::world::World;
 
@@ -37,6 +38,8 @@ pub struct Control {
 pub struct Look {
     /// Statuses that differ from the present ones.
     pub statuses: Vec<ObjectStatus>,
+    /// Replays to work on.
+    pub replays: Vec<ReplayJob>,
     /// Secrets to make, with the identities of the endpoints that will own them.
     pub generate_secrets: Vec<(GenerateSecret, String)>,
     /// A removal that waits for a confirmation.
@@ -67,6 +70,11 @@ impl Control {
             facts_due: Instant::now(),
             removals: VecDeque::new(),
         }
+    }
+
+    /// The ledger that is written to.
+    pub(super) fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// Forgets what is known of the ledger: somebody else writes it now.
@@ -108,6 +116,7 @@ impl Control {
         self.metrics.set_pending_removal(look.withheld.as_ref().map_or(0, |withheld| withheld.routes));
         look.next_look_in = plan.next_look_in;
         look.generate_secrets = owned(plan.generate_secrets, world);
+        look.replays = plan.replays;
         look.statuses = plan.statuses;
         Ok(look)
     }

@@ -21,9 +21,11 @@ use super::generating::Generating;
 use super::lease::{EpochFloor, Leadership};
 use super::metrics::OperatorMetrics;
 use super::readiness::Readiness;
+use super::replays::Replays;
 use super::sources::Sources;
 use super::status::StatusWriter;
 use crate::plan::removal::Withheld;
+use crate::replays::ReplayWorker;
 use crate::world::World;
 
 /// What the loop works with.
@@ -55,6 +57,8 @@ pub struct Run {
     config: RunConfig,
     world: World,
     generating: Generating,
+    replays: Replays,
+    replay_worker: Option<ReplayWorker>,
     /// Whether Secrets that may not be made are marked in the world.
     has_marks: bool,
     withheld: Option<Withheld>,
@@ -67,6 +71,7 @@ impl Run {
     /// Begins with nothing.
     pub fn new(config: RunConfig) -> Self {
         let generating = Generating::new(config.client.clone());
+        let (replays, replay_worker) = Replays::new(config.control.ledger());
         // Of pools, only those are there that somebody declares.
         let mut world = World::default();
         world.set_dispatchers([], &[]);
@@ -74,6 +79,8 @@ impl Run {
             config,
             world,
             generating,
+            replays,
+            replay_worker: Some(replay_worker),
             has_marks: false,
             withheld: None,
             confirmed: None,
@@ -82,8 +89,18 @@ impl Run {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop, and with it the worker of replays, which ends when it does.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let replay_worker = self.replay_worker.take();
+        let working = async {
+            if let Some(worker) = replay_worker {
+                worker.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(self.look_again_and_again(shutdown.clone()), working);
+    }
+
+    async fn look_again_and_again(mut self, shutdown: CancellationToken) {
         let mut next_look: Option<Instant> = None;
         let mut last_look: Option<Instant> = None;
         loop {
@@ -95,6 +112,7 @@ impl Run {
                     if changed.is_err() { return; }
                 }
                 Ok(()) = self.config.issuers.changed() => {}
+                () = self.replays.reported() => {}
                 (namespace, name) = self.generating.ended() => {
                     self.config.sources.secrets().look_again(&namespace, &name);
                     continue;
@@ -129,6 +147,7 @@ impl Run {
         let Leadership::Leader { epoch } = leadership else {
             self.config.control.step_down();
             self.config.statuses.clear();
+            self.replays.order(leadership, Vec::new());
             self.withheld = None;
             // Whoever follows does without the ledger.
             self.config.readiness.set_ledger(None);
@@ -138,6 +157,7 @@ impl Run {
             return Some(PLAN_INTERVAL_MIN * 10);
         }
         self.mark_secrets();
+        self.replays.fill(&mut self.world);
         self.read_confirmation().await;
         match self.config.control.look(&mut self.world, epoch, self.confirmed.as_deref()).await {
             Ok(look) => Some(self.carry_out(look, leadership).await),
@@ -174,6 +194,7 @@ impl Run {
         // Another one may lead by now.
         if *self.config.leadership.borrow() == leadership {
             self.config.statuses.want_all(&Kind::ALL, look.statuses);
+            self.replays.order(leadership, look.replays);
             self.generating.want(look.generate_secrets, Instant::now());
         }
         look.next_look_in.map_or(LEDGER_LOOK_INTERVAL, |pause| pause.clamp(PLAN_INTERVAL_MIN, LEDGER_LOOK_INTERVAL))
@@ -184,6 +205,7 @@ impl Run {
         if let LedgerError::Superseded { present, .. } = error {
             tracing::warn!(%error, "another leader has written the routing table; nothing is written until this one leads again");
             self.config.statuses.clear();
+            self.replays.order(Leadership::Follower, Vec::new());
             self.config.epoch_floor.raise(*present);
             return LEDGER_LOOK_INTERVAL;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Endpoint, Kind, Subscription};
+use crds::{Endpoint, Kind, Replay, Subscription};
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ pub struct Stores<K>(Vec<Arc<Store<K>>>);
 pub struct Sources {
     endpoints: Stores<Endpoint>,
     subscriptions: Stores<Subscription>,
+    replays: Stores<Replay>,
     namespaces: Arc<Namespaces>,
     secrets: Arc<SecretReader>,
     states: Arc<WatchStates>,
@@ -60,10 +61,11 @@ impl Sources {
     ) -> Self {
         let (changed, states) = (Arc::new(Notify::new()), Arc::new(WatchStates::new(Arc::clone(&metrics))));
         let mut starting = Starting { config, changed: &changed, states: &states, tasks, shutdown };
-        let (endpoints, subscriptions) = (starting.watch(), starting.watch());
+        let (endpoints, subscriptions, replays) = (starting.watch(), starting.watch(), starting.watch());
         let namespaces = starting.namespaces();
         let secrets = starting.secrets(&metrics);
-        Self { endpoints, subscriptions, namespaces, secrets, states, changed, metrics, seen: Seen::default() }
+        let seen = Seen::default();
+        Self { endpoints, subscriptions, replays, namespaces, secrets, states, changed, metrics, seen }
     }
 
     /// Waits for a change.
@@ -71,7 +73,8 @@ impl Sources {
         self.changed.notified().await;
     }
 
-    /// Whether everything has been listed once, and every Secret that is named has been asked for.
+    /// Whether everything that routes follow from has been listed once, and every Secret that is named has been asked
+    /// for. A replay that is not listed yet only begins later.
     pub fn is_synced(&self) -> bool {
         self.endpoints.is_synced()
             && self.subscriptions.is_synced()
@@ -95,6 +98,7 @@ impl Sources {
         world.malformed.clear();
         self.endpoints.gather(&mut world.endpoints, &mut world.malformed);
         self.subscriptions.gather(&mut world.subscriptions, &mut world.malformed);
+        self.replays.gather(&mut world.replays, &mut world.malformed);
         world.tenants = self.namespaces.tenants();
         if self.endpoints.is_synced() && endpoints != self.seen.endpoints {
             self.seen.endpoints = endpoints;
@@ -114,6 +118,7 @@ impl Sources {
         }
         self.metrics.set_objects(Kind::Endpoint, world.endpoints.len());
         self.metrics.set_objects(Kind::Subscription, world.subscriptions.len());
+        self.metrics.set_objects(Kind::Replay, world.replays.len());
     }
 }
 

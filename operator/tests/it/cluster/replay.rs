@@ -59,7 +59,6 @@ async fn a_wrong_replay_is_refused_with_a_sentence_that_helps() {
     let answer = replays.create(&PostParams::default(), &replay("r", json!({"states": ["Cancelled"]}))).await;
     let words = "spec.states[0]: Unsupported value: \"Cancelled\": supported values: \"Dead\", \"Delivered\", \"Missing\"";
     assert!(refusal(answer).contains(words));
-    cluster.remove().await;
 }
 
 #[tokio::test]
@@ -91,5 +90,4 @@ async fn only_the_pace_of_a_replay_can_be_changed() {
     assert_eq!(changed.metadata.generation, Some(2));
     let same_time = change(json!({"sinceTime": "2026-01-31T10:00:00+01:00"})).await;
     assert!(same_time.is_ok(), "the same moment in other words: {same_time:?}");
-    cluster.remove().await;
 }
