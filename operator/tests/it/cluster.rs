@@ -5,6 +5,7 @@ mod events;
 mod failures;
 mod lease;
 mod measure;
+mod replay;
 mod run;
 mod secret;
 mod server;
