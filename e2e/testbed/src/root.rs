@@ -32,6 +32,14 @@ pub const RELEASE: Release = Release {
     rabbitmq: "/usr/lib/rabbitmq/bin",
 };
 
+/// PostgreSQL 15 and RabbitMQ 3.10: the oldest broker that is supported.
+pub const OLDEST: Release = Release {
+    suite: "bookworm",
+    packages: &["postgresql-15", "rabbitmq-server"],
+    postgresql: "/usr/lib/postgresql/15/bin",
+    rabbitmq: "/usr/lib/rabbitmq/bin",
+};
+
 /// A minimal system has no hosts file, and the Erlang node is named after this host.
 const HOSTS_HOOK: &str = r#"echo '127.0.0.1 localhost' >"$1/etc/hosts""#;
 
@@ -68,9 +76,9 @@ impl fmt::Display for Missing {
 }
 
 impl Root {
-    /// The root folder of [`RELEASE`], made now when it is not in the cache. Blocks: for about half a minute when it is
+    /// The root folder of a release, made now when it is not in the cache. Blocks: for about half a minute when it is
     /// made, and for as long as another process makes it.
-    pub(crate) fn prepare(environment: &Environment) -> Result<Result<Self, Missing>> {
+    pub(crate) fn prepare(environment: &Environment, release: Release) -> Result<Result<Self, Missing>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Err(Missing::Root));
         }
@@ -78,7 +86,7 @@ impl Root {
             return Ok(Err(Missing::Unshare));
         }
         let cache = environment.cache.as_deref().context("set HOME or XDG_CACHE_HOME: the servers are kept there")?;
-        let root = Self { folder: cache.join(folder_name(&RELEASE)), release: RELEASE };
+        let root = Self { folder: cache.join(folder_name(&release)), release };
         if root.folder.exists() {
             return Ok(Ok(root));
         }
@@ -86,7 +94,7 @@ impl Root {
             return Ok(Err(Missing::Mmdebstrap));
         }
         fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        build_once(cache, &root.folder, |partial| debootstrap(&RELEASE, partial))?;
+        build_once(cache, &root.folder, |partial| debootstrap(&release, partial))?;
         Ok(Ok(root))
     }
 }

@@ -1,8 +1,9 @@
 //! One private server: a process with mount, process and IPC namespaces of its own, so that one signal ends all of it.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,7 +77,10 @@ impl Service {
         let permissions = fs::Permissions::from_mode(0o700);
         let state = tempfile::Builder::new().prefix("harborhook-testbed-").permissions(permissions).tempdir()?;
         for (name, content) in files {
-            fs::write(state.path().join(name), content).with_context(|| format!("cannot write {name}"))?;
+            // Passwords and keys among them: servers refuse a key that others can read.
+            let file = File::options().create_new(true).write(true).mode(0o600).open(state.path().join(name));
+            let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+            written.with_context(|| format!("cannot write {name}"))?;
         }
         Ok(Self { root: root.clone(), user, disk_mebibytes, state, process: None, started: Instant::now() })
     }

@@ -8,6 +8,7 @@ mod maintenance;
 mod owners;
 mod rolling;
 mod silence;
+mod tls;
 mod together;
 
 use std::sync::Arc;
