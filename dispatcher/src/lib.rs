@@ -2,6 +2,7 @@
 //!
 //! Roles `ingest` and `deliver` meet only in the [`ledger`] and the [`queue`]. Nothing here knows Kubernetes.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod problem;
+pub mod process;
 pub mod queue;
 pub mod readiness;
 pub mod server;

@@ -3,6 +3,7 @@
 //! Label values come from closed sets only: methods take the enums, so no name, identity or event type of a tenant
 //! can become one.
 
+mod access;
 mod work;
 
 use std::sync::atomic::AtomicU64;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use self::access::Tokens;
 pub(crate) use self::work::Counted;
 use self::work::Work;
 pub use self::work::WorkCounts;
@@ -84,6 +86,7 @@ pub struct Metrics {
     filter_errors: Family<ReasonLabels, Counter>,
     queue_failures: Family<ReasonLabels, Counter>,
     work: Work,
+    tokens: Tokens,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,11 +134,13 @@ impl Metrics {
             filter_errors: Family::default(),
             queue_failures: Family::default(),
             work: Work::default(),
+            tokens: Tokens::default(),
         };
         metrics.register_ingest();
         metrics.register_deliver();
         metrics.register_state();
         metrics.work.register(&mut metrics.registry);
+        metrics.tokens.register(&mut metrics.registry);
         metrics
     }
 

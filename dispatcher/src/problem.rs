@@ -29,8 +29,12 @@ pub enum ProblemKind {
     IdempotencyKeyMismatch,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The request has no token, or none that gives access.
+    Unauthenticated,
     /// The request names a host that is not this machine.
     ForeignHost,
+    /// The token lacks the scope that the route asks for.
+    MissingScope,
     /// No tenant has this name.
     UnknownTenant,
     /// The tenant has no such event, delivery, endpoint or subscription.
@@ -59,13 +63,15 @@ pub enum ProblemKind {
     Overloaded,
     /// The ledger does not answer, or the process is about to stop.
     LedgerUnavailable,
+    /// The keys of the token's issuer are not there.
+    IssuerUnavailable,
     /// A defect of ours.
     Internal,
 }
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::IncompleteBody,
         Self::MalformedJson,
         Self::TooDeep,
@@ -76,7 +82,9 @@ impl ProblemKind {
         Self::InvalidQuery,
         Self::IdempotencyKeyMismatch,
         Self::RequestTimeout,
+        Self::Unauthenticated,
         Self::ForeignHost,
+        Self::MissingScope,
         Self::UnknownTenant,
         Self::NotFound,
         Self::UnknownRoute,
@@ -91,6 +99,7 @@ impl ProblemKind {
         Self::TenantBacklog,
         Self::Overloaded,
         Self::LedgerUnavailable,
+        Self::IssuerUnavailable,
         Self::Internal,
     ];
 
@@ -124,6 +133,8 @@ impl ProblemKind {
                 ("idempotency-key-mismatch", Status::BAD_REQUEST, "Header and body name different idempotency keys")
             }
             Self::RequestTimeout => ("request-timeout", Status::REQUEST_TIMEOUT, "The request did not arrive in time"),
+            Self::Unauthenticated => ("unauthenticated", Status::UNAUTHORIZED, "A valid token is needed"),
+            Self::MissingScope => ("missing-scope", Status::FORBIDDEN, "The token does not permit this"),
             Self::ForeignHost => ("foreign-host", Status::FORBIDDEN, "The host is not this machine"),
             Self::UnknownTenant => ("unknown-tenant", Status::NOT_FOUND, "No tenant has this name"),
             Self::NotFound => ("not-found", Status::NOT_FOUND, "There is no such thing"),
@@ -150,6 +161,9 @@ impl ProblemKind {
             Self::Overloaded => ("overloaded", Status::SERVICE_UNAVAILABLE, "The service is overloaded"),
             Self::LedgerUnavailable => {
                 ("ledger-unavailable", Status::SERVICE_UNAVAILABLE, "Nothing can be stored or read at the moment")
+            }
+            Self::IssuerUnavailable => {
+                ("issuer-unavailable", Status::SERVICE_UNAVAILABLE, "The token cannot be verified at the moment")
             }
             Self::Internal => ("internal", Status::INTERNAL_SERVER_ERROR, "A defect of the service"),
         }
@@ -184,7 +198,9 @@ impl Problem {
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self.kind {
             ProblemKind::TenantBacklog => Some(BACKLOG_RETRY_AFTER_SECONDS),
-            ProblemKind::Overloaded | ProblemKind::LedgerUnavailable => Some(RETRY_AFTER_SECONDS),
+            ProblemKind::Overloaded | ProblemKind::LedgerUnavailable | ProblemKind::IssuerUnavailable => {
+                Some(RETRY_AFTER_SECONDS)
+            }
             _ => None,
         }
     }

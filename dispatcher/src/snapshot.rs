@@ -13,8 +13,8 @@ use bytes::Bytes;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::limits::{ENDPOINTS_MAX, SNAPSHOT_INLINE_ROWS_MAX, SNAPSHOT_POLL_INTERVAL, SUBSCRIPTIONS_MAX};
 use dispatcher_core::route::RoutingIndex;
-use dispatcher_core::seal::SealingKey;
-use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, Row, RowKey, TableVersion};
+use dispatcher_core::seal::{Opened, SealingKey};
+use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, IssuerRow, Row, RowKey, TableVersion};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub index: Arc<RoutingIndex>,
     /// Endpoints whose secrets could be opened.
     pub routes: Arc<HashMap<EndpointId, Arc<EndpointRoute>>>,
+    /// Whose tokens are accepted.
+    pub issuers: Arc<[IssuerRow]>,
     /// Endpoints that are disabled, with the revision that they were disabled at.
     pub disabled: HashMap<EndpointId, Disabled>,
     /// Since when subscriptions that are not in the table have been out of it.
@@ -58,6 +60,8 @@ pub struct EndpointRoute {
     pub headers: HeaderMap,
     /// The endpoint's access token, which outlives the route while its source stays the same.
     pub token: Option<TokenSlot>,
+    /// Whether it takes another key than the first to open the row.
+    pub is_sealed_by_other_key: bool,
     identity: Option<Identity>,
 }
 
@@ -128,6 +132,7 @@ impl Snapshot {
             version: TableVersion::default(),
             index: Arc::new(index),
             routes: Arc::default(),
+            issuers: Arc::default(),
             disabled: HashMap::new(),
             departures: Departures::of_load(Instant::now()),
             problems_count: 0,
@@ -160,6 +165,7 @@ pub struct SnapshotLoader {
     sealing_key: Arc<SealingKey>,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
+    poll_interval: Duration,
     /// The history that the version of `rows` belongs to.
     history: String,
     /// Rows beside `rows`, of kinds that this release does not know.
@@ -178,20 +184,27 @@ impl SnapshotLoader {
     ) -> Result<(Self, SnapshotReceiver), LedgerError> {
         let (sender, receiver) = watch::channel(Arc::new(Snapshot::empty()));
         let (history, unknown_count) = (String::new(), 0);
+        let (poll_interval, rows) = (SNAPSHOT_POLL_INTERVAL, Arc::default());
         let mut loader =
-            Self { ledger, sealing_key, changed, metrics, history, unknown_count, rows: Arc::default(), sender };
+            Self { ledger, sealing_key, changed, metrics, poll_interval, history, unknown_count, rows, sender };
         loader.refresh(None).await?;
         Ok((loader, receiver))
     }
 
-    /// Looks for changes each second, and at once when it is notified, until it is told to stop.
+    /// Looks for changes in another interval than [`SNAPSHOT_POLL_INTERVAL`].
+    #[must_use]
+    pub fn polling_each(self, poll_interval: Duration) -> Self {
+        Self { poll_interval, ..self }
+    }
+
+    /// Looks for changes in intervals, and at once when it is notified, until it is told to stop.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut failing = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.changed.notified() => {}
-                () = tokio::time::sleep(SNAPSHOT_POLL_INTERVAL) => {}
+                () = tokio::time::sleep(self.poll_interval) => {}
             }
             let version = self.sender.borrow().version;
             match self.refresh(Some(version)).await {
@@ -238,8 +251,9 @@ impl SnapshotLoader {
             changed_rows.extend(load.rows.into_iter().map(|row| (row.key(), row)));
             check_size(rows.keys(), ENDPOINTS_MAX, SUBSCRIPTIONS_MAX)?;
             let compiled = self.compile(Arc::clone(&rows), &previous).await?;
-            (snapshot.index, snapshot.routes, snapshot.problems_count) =
-                (compiled.index, compiled.routes, compiled.problems_count + unknown_count);
+            self.metrics.set_sealed_by_others(compiled.sealed_by_others_count);
+            (snapshot.index, snapshot.routes, snapshot.issuers) = (compiled.index, compiled.routes, compiled.issuers);
+            snapshot.problems_count = compiled.problems_count + unknown_count;
             self.rows = rows;
             self.history = load.history;
         }
@@ -277,7 +291,7 @@ fn check_size<'a>(
     let (mut endpoints, mut subscriptions) = (0, 0);
     for key in keys {
         match key {
-            RowKey::Tenant(_) => {}
+            RowKey::Tenant(_) | RowKey::Issuer(_) => {}
             RowKey::Endpoint(_) => endpoints += 1,
             RowKey::Subscription(_) => subscriptions += 1,
         }
@@ -297,7 +311,9 @@ fn check_size<'a>(
 struct Compiled {
     index: Arc<RoutingIndex>,
     routes: Arc<HashMap<EndpointId, Arc<EndpointRoute>>>,
+    issuers: Arc<[IssuerRow]>,
     problems_count: usize,
+    sealed_by_others_count: usize,
 }
 
 impl Compiled {
@@ -312,8 +328,16 @@ impl Compiled {
         }
         let mut problems_count = problems.len();
         let mut routes = HashMap::new();
+        let mut issuers = Vec::new();
         for row in rows.values() {
-            let Row::Endpoint(row) = row else { continue };
+            let row = match row {
+                Row::Endpoint(row) => row,
+                Row::Issuer(row) => {
+                    issuers.push(row.clone());
+                    continue;
+                }
+                Row::Tenant(_) | Row::Subscription(_) => continue,
+            };
             // What a held endpoint said before must not be used again, so it is not even opened.
             if matches!(row.state, EndpointState::Held { .. }) {
                 continue;
@@ -330,7 +354,9 @@ impl Compiled {
                 }
             }
         }
-        Self { index: Arc::new(index), routes: Arc::new(routes), problems_count }
+        let sealed_by_others_count = routes.values().filter(|route| route.is_sealed_by_other_key).count();
+        let (index, routes, issuers) = (Arc::new(index), Arc::new(routes), issuers.into());
+        Self { index, routes, issuers, problems_count, sealed_by_others_count }
     }
 }
 
@@ -340,7 +366,8 @@ fn open(
     previous: Option<&Arc<EndpointRoute>>,
     sealing_key: &SealingKey,
 ) -> Result<EndpointRoute, &'static str> {
-    let mut secrets = sealing_key.open(row.id, &row.sealed).map_err(|_| "its secrets do not open with this key")?;
+    let opened = sealing_key.open_noting(row.id, &row.sealed);
+    let Opened { mut secrets, is_by_other } = opened.map_err(|_| "its secrets do not open with these keys")?;
     let url = Url::parse(secrets.url.expose()).map_err(|_| "its URL does not parse")?;
     let mut headers = HeaderMap::with_capacity(secrets.headers.len());
     for (name, value) in &secrets.headers {
@@ -354,7 +381,8 @@ fn open(
         let kept = previous.and_then(|route| route.token.as_ref()).filter(|slot| slot.is_of(&source));
         kept.cloned().unwrap_or_else(|| TokenSlot::new(source))
     });
-    Ok(EndpointRoute { row: row.clone(), url, secrets, headers, token, identity })
+    let is_sealed_by_other_key = is_by_other;
+    Ok(EndpointRoute { row: row.clone(), url, secrets, headers, token, is_sealed_by_other_key, identity })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::PAGE_ROWS_MAX;
 use dispatcher_core::redacted::Redacted;
 use url::Url;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Subscription(SubscriptionCommand),
     /// Say which endpoints would get an event, and why the others would not; nothing is sent
     Route(RouteArguments),
+    /// Say what changes between two trees of resources, for reviews; no server is asked
+    Plan(PlanArguments),
     /// Check the signature of a request that was received
     Verify(VerifyArguments),
     /// Run the test receiver alone
@@ -211,6 +214,22 @@ pub(crate) struct RouteArguments {
     pub(crate) event: EventArguments,
 }
 
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// Folder or file of Kubernetes YAML before the change, or `-` for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: PathBuf,
+
+    /// Folder or file of Kubernetes YAML after the change, or `-` for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: PathBuf,
+
+    /// What the installation delivers to
+    #[command(flatten)]
+    pub(crate) address: AddressArguments,
+}
+
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -322,8 +341,10 @@ mod tests {
     #[test]
     fn the_help_names_every_exit_code() {
         use crate::exit::Exit;
-        for exit in [Exit::Done, Exit::AnswerIsNo, Exit::Usage, Exit::Unreachable, Exit::Refused, Exit::Interrupted] {
-            assert!(AFTER_HELP.contains(&format!(" {} ", exit as u8)), "{exit:?}");
+        for exit in
+            [Exit::Done, Exit::AnswerIsNo, Exit::Configuration, Exit::Unreachable, Exit::Refused, Exit::Interrupted]
+        {
+            assert!(AFTER_HELP.contains(&format!(" {} ", exit.code())), "{exit:?}");
         }
     }
 }

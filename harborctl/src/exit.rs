@@ -1,30 +1,8 @@
-//! How a command ends: exit codes and failures.
+//! How a command ends: exit codes, which `docs/harborctl.md` lists, and failures.
 
 use std::io;
-use std::process::ExitCode;
 
-/// Exit codes. Scripts rely on them; `docs/harborctl.md` lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// Done, or the answer is yes.
-    Done = 0,
-    /// The answer is no: not verified, not delivered, no endpoint would get it.
-    AnswerIsNo = 1,
-    /// The command line, a file or this machine's set-up is wrong.
-    Usage = 2,
-    /// The server cannot be reached, does not answer in time, or failed itself.
-    Unreachable = 3,
-    /// The server refused the request.
-    Refused = 4,
-    /// Interrupted before there was an answer, or before the drain was over.
-    Interrupted = 130,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub(crate) use dispatcher::process::Exit;
 
 /// Why a command could not do what it was asked. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +29,7 @@ impl Failure {
             Self::Refused(_) => Exit::Refused,
             // Whoever closed the pipe has read what they wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Local(_) | Self::Output(_) => Exit::Usage,
+            Self::Local(_) | Self::Output(_) => Exit::Configuration,
         }
     }
 
@@ -74,7 +52,7 @@ mod tests {
             (Failure::Output(io::ErrorKind::BrokenPipe.into()), 0),
             (Failure::Output(io::ErrorKind::StorageFull.into()), 2),
         ] {
-            assert_eq!(failure.exit() as u8, exit, "{failure:?}");
+            assert_eq!(failure.exit().code(), exit, "{failure:?}");
         }
     }
 }

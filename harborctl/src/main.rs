@@ -12,7 +12,6 @@ mod output;
 mod publish;
 mod receiver;
 mod schemes;
-mod stop;
 mod table;
 mod times;
 
@@ -47,8 +46,7 @@ fn main() -> ExitCode {
 
 /// One TLS provider for the whole process, the log on stderr, and the runtime.
 fn prepare() -> Result<tokio::runtime::Runtime, Failure> {
-    // An error means that a provider is installed already, which is what is wanted.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    dispatcher::process::install_tls_provider();
     let filter = EnvFilter::builder().with_env_var("HARBORHOOK_LOG").with_default_directive(LevelFilter::WARN.into());
     tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(std::io::stderr).init();
     tokio::runtime::Builder::new_multi_thread()

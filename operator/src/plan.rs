@@ -1,23 +1,44 @@
 //! What must change so that the world is as it is wanted: pure, and empty once it is.
 
+mod change;
 mod endpoint;
+pub mod events;
+mod issuer;
+mod memory;
+pub mod pool;
+pub mod removal;
+pub mod replay;
+mod revision;
+pub mod scale;
 mod status;
 mod subscription;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use crds::Kind;
+use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
+use crds::pool::DispatcherPoolStatus;
+use crds::replay::ReplayStatus;
 use crds::subscription::SubscriptionStatus;
-use crds::{Endpoint, Kind};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
-use dispatcher_core::table::{EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TenantRow};
+use dispatcher_core::table::{
+    EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
+};
 
+use serde::Serialize;
+
+pub use self::change::StatusChange;
+use self::events::{PlannedEvent, Regarding};
+pub use self::memory::Memory;
+use self::replay::{ReplayJob, ReplaySituation};
 use self::subscription::PlannedSubscription;
-use crate::validate::Problem;
-use crate::world::World;
+use crate::validate::{Neighbours, Problem};
+use crate::world::{Malformed, World};
 
 /// What a plan needs beside the world.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +58,8 @@ pub struct Plan {
     pub statuses: Vec<ObjectStatus>,
     /// Secrets with signing keys that are to be made; their endpoints are planned again once they are there.
     pub generate_secrets: Vec<GenerateSecret>,
+    /// Replays that are to be worked on.
+    pub replays: Vec<ReplayJob>,
     /// When to plan again although nothing changes.
     pub next_look_in: Option<Duration>,
 }
@@ -57,15 +80,24 @@ pub struct ObjectStatus {
     pub name: String,
     /// Its whole new status.
     pub body: StatusBody,
+    /// What is new in it.
+    pub change: StatusChange,
+    /// What is to be told once it is written.
+    pub events: Vec<PlannedEvent>,
 }
 
-/// A status of one of the kinds.
-#[derive(Clone, Debug, PartialEq)]
+/// A status of one of the kinds. Its JSON is that of the kind's `status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
+    /// Of a replay.
+    Replay(ReplayStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
+    /// Of a pool.
+    DispatcherPool(DispatcherPoolStatus),
 }
 
 impl StatusBody {
@@ -73,7 +105,9 @@ impl StatusBody {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Endpoint(_) => Kind::Endpoint,
+            Self::Replay(_) => Kind::Replay,
             Self::Subscription(_) => Kind::Subscription,
+            Self::DispatcherPool(_) => Kind::DispatcherPool,
         }
     }
 }
@@ -93,18 +127,21 @@ pub struct GenerateSecret {
 
 /// The published table, by identity.
 struct Published<'a> {
+    tenants: Vec<&'a TenantRow>,
     endpoints: HashMap<EndpointId, &'a EndpointRow>,
     subscriptions: HashMap<SubscriptionId, &'a SubscriptionRow>,
+    versions: &'a HashMap<RowKey, TableVersion>,
 }
 
 /// A resource that is planned: what it says, the row that it wants, and what is wrong with it.
-struct Planned<'a, Resource, Row> {
+struct Planned<'a, Resource, Row: Clone> {
     resource: &'a Resource,
     namespace: &'a str,
     name: &'a str,
-    row: Option<Row>,
-    /// Whether the row is what is published already.
-    is_published: bool,
+    /// Borrowed if it is what is published already.
+    row: Option<Cow<'a, Row>>,
+    /// The version of the table that made the published row; `None` if the row is not published yet.
+    row_version: Option<TableVersion>,
     problems: Vec<Problem>,
     /// Whether the row is what this generation says, and not what an earlier one said.
     is_current: bool,
@@ -112,100 +149,235 @@ struct Planned<'a, Resource, Row> {
     meanwhile: Option<&'static str>,
 }
 
+/// What everything is planned from.
+struct Situation<'a> {
+    world: &'a World,
+    context: &'a PlanContext<'a>,
+    published: Published<'a>,
+    /// What is wrong with resources that are not understood.
+    malformed: HashMap<(Kind, &'a str, &'a str), &'a str>,
+    now_unix_ms: u64,
+}
+
+/// The rows that are wanted: those that stay, by their keys, and those that are new or differ.
+#[derive(Default)]
+struct Wanted {
+    kept: HashSet<RowKey>,
+    put: BTreeMap<RowKey, Row>,
+}
+
+impl<R: kube::ResourceExt, Row: Clone> Planned<'_, R, Row> {
+    /// Whom its Events are about.
+    fn regarding(&self, kind: Kind) -> Regarding<'_> {
+        let uid = self.resource.meta().uid.as_deref();
+        Regarding { kind, namespace: self.namespace, name: self.name, uid }
+    }
+}
+
 /// Plans. `now_unix_ms` is the time in milliseconds since the Unix epoch.
 ///
 /// Statuses speak of the published table: the plan that changes a row says that it waits, the plan after its publication
 /// that it is in effect. Planning the world that [`World::apply`] leaves changes no row, and a second time no status.
 pub fn plan(world: &World, context: &PlanContext<'_>, now_unix_ms: u64) -> Plan {
-    let tenants: BTreeMap<&str, TenantId> = world.tenants.iter().map(|(id, name)| (name.as_str(), *id)).collect();
-    let published = Published::of(&world.published);
-    let mut plan = Plan::default();
+    plan_again(world, context, now_unix_ms, &mut Memory::default())
+}
 
-    let mut by_namespace: BTreeMap<&str, BTreeMap<&str, &Endpoint>> = BTreeMap::new();
-    for endpoint in &world.endpoints {
-        if let Some((namespace, name)) = place(&endpoint.metadata) {
-            by_namespace.entry(namespace).or_default().insert(name, endpoint);
+/// Plans, with what earlier plans of the same process found out. Yields the same as [`plan`], sooner.
+pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, memory: &mut Memory) -> Plan {
+    let tenants: BTreeMap<&str, TenantId> = world.tenants.iter().map(|(id, name)| (name.as_str(), *id)).collect();
+    let situation = Situation::of(world, context, now_unix_ms);
+    let mut plan = Plan::default();
+    memory.begin();
+
+    let mut by_namespace: BTreeMap<&str, Neighbours<'_>> = BTreeMap::new();
+    let mut homeless: BTreeSet<&str> = BTreeSet::new();
+    let places = world.endpoints.iter().filter_map(|endpoint| Some((place(&endpoint.metadata)?, endpoint)));
+    let mut resources = HashMap::new();
+    for ((namespace, name), endpoint) in places {
+        match tenants.get(namespace) {
+            Some(tenant) => by_namespace.entry(namespace).or_default().add(*tenant, name, endpoint),
+            None => drop(homeless.insert(namespace)),
         }
+        resources.insert((namespace, name), endpoint);
     }
-    let none = BTreeMap::new();
-    let subscriptions: Vec<_> = world
-        .subscriptions
-        .iter()
-        .filter_map(|resource| {
-            let (namespace, name) = place(&resource.metadata)?;
-            let tenant = *tenants.get(namespace)?;
-            let endpoints = by_namespace.get(namespace).unwrap_or(&none);
-            Some((tenant, subscription::plan_subscription(resource, (tenant, namespace, name), endpoints, &published)))
-        })
-        .collect();
-    let routed: BTreeSet<EndpointId> = subscriptions
+    let none = Neighbours::default();
+    let mut subscriptions = Vec::with_capacity(world.subscriptions.len());
+    for resource in &world.subscriptions {
+        let Some((namespace, name)) = place(&resource.metadata) else { continue };
+        let Some(tenant) = tenants.get(namespace).copied() else {
+            homeless.insert(namespace);
+            continue;
+        };
+        let neighbours = by_namespace.get(namespace).unwrap_or(&none);
+        let place = (tenant, namespace, name);
+        subscriptions.push((tenant, subscription::plan_subscription(resource, place, neighbours, &situation, memory)));
+    }
+    let routed: HashSet<EndpointId> = subscriptions
         .iter()
         .filter_map(|(_, subscription)| subscription.planned.row.as_ref())
         .flat_map(|row| row.endpoints.iter().copied())
         .collect();
 
-    let mut wanted: BTreeMap<RowKey, Row> = BTreeMap::new();
-    let mut want = |tenant: TenantId, namespace: &str, row: Option<Row>| {
-        let row_of_tenant = Row::Tenant(TenantRow { id: tenant, name: namespace.to_owned() });
-        wanted.extend([Some(row_of_tenant), row].into_iter().flatten().map(|row| (row.key(), row)));
-    };
+    let mut wanted = Wanted::default();
     let mut statuses = status::Statuses::new(world, now_unix_ms);
-    for (namespace, endpoints) in &by_namespace {
+    for (namespace, neighbours) in &by_namespace {
         let Some(tenant) = tenants.get(namespace).copied() else { continue };
-        for (name, resource) in endpoints {
-            let id = EndpointId::derive(tenant, name);
-            let planned =
-                endpoint::plan_endpoint(resource, (tenant, namespace, name), world, context, &published, now_unix_ms);
+        for (name, id, _) in neighbours.iter() {
+            let Some(resource) = resources.get(&(*namespace, name)) else { continue };
+            let planned = endpoint::plan_endpoint(resource, (tenant, namespace, name, id), &situation, memory);
             plan.look_in(planned.retires_in);
             plan.generate_secrets.extend(planned.generate);
-            statuses.endpoint(&planned.planned, id, routed.contains(&id));
-            want(tenant, namespace, planned.planned.row.map(|row| Row::Endpoint(Box::new(row))));
+            if !planned.is_undecided {
+                statuses.endpoint(&planned.planned, id, routed.contains(&id));
+            }
+            wanted.tenant(tenant, namespace, &situation.published);
+            wanted.row(RowKey::Endpoint(id), planned.planned.row, |row| Row::Endpoint(Box::new(row)));
         }
     }
     for (tenant, subscription) in subscriptions {
-        let PlannedSubscription { planned, endpoints_count } = subscription;
+        let PlannedSubscription { planned, id, endpoints_count } = subscription;
         statuses.subscription(&planned, endpoints_count);
-        want(tenant, planned.namespace, planned.row.map(Row::Subscription));
+        wanted.tenant(tenant, planned.namespace, &situation.published);
+        wanted.row(RowKey::Subscription(id), planned.row, Row::Subscription);
     }
-    plan.table = difference(&world.published, wanted);
+    wanted.issuers(world);
+    wanted.keep_homeless(&homeless, &situation.published);
+    memory.end();
+    plan.table = wanted.difference(&world.published);
     plan.look_in(statuses.next_look_in);
     plan.statuses = statuses.changed;
+    plan.plan_replays(world, now_unix_ms);
     plan
 }
 
 impl Plan {
+    fn plan_replays(&mut self, world: &World, now_unix_ms: u64) {
+        let situation = ReplaySituation {
+            tenants: &world.tenants,
+            replays: &world.replays,
+            malformed: &world.malformed,
+            progress: &world.replay_progress,
+            published: &world.published,
+        };
+        let planned = replay::plan_replays(&situation, now_unix_ms);
+        self.replays = planned.jobs;
+        self.statuses.extend(planned.statuses);
+        self.look_in(planned.next_look_in);
+    }
+
     fn look_in(&mut self, duration: Option<Duration>) {
         self.next_look_in = [self.next_look_in, duration].into_iter().flatten().min();
     }
 }
 
+impl<'a> Situation<'a> {
+    fn of(world: &'a World, context: &'a PlanContext<'a>, now_unix_ms: u64) -> Self {
+        let malformed = world.malformed.iter().map(|malformed| {
+            let Malformed { kind, namespace, name, message } = malformed;
+            ((*kind, namespace.as_str(), name.as_str()), message.as_str())
+        });
+        let malformed = malformed.collect();
+        Self { world, context, published: Published::of(world), malformed, now_unix_ms }
+    }
+
+    /// The problem of a resource that is not understood.
+    fn malformed(&self, kind: Kind, namespace: &str, name: &str) -> Option<Problem> {
+        let message = *self.malformed.get(&(kind, namespace, name))?;
+        Some(Problem::new(Reason::InvalidSpec, "", message))
+    }
+}
+
 impl<'a> Published<'a> {
-    fn of(rows: &'a [Row]) -> Self {
-        let mut published = Self { endpoints: HashMap::new(), subscriptions: HashMap::new() };
-        for row in rows {
+    fn of(world: &'a World) -> Self {
+        let mut published = Self {
+            tenants: Vec::new(),
+            endpoints: HashMap::new(),
+            subscriptions: HashMap::new(),
+            versions: &world.row_versions,
+        };
+        for row in &world.published {
             match row {
                 Row::Endpoint(row) => drop(published.endpoints.insert(row.id, row)),
                 Row::Subscription(row) => drop(published.subscriptions.insert(row.id, row)),
-                Row::Tenant(_) => {}
+                Row::Tenant(row) => published.tenants.push(row),
+                Row::Issuer(_) => {}
             }
         }
         published
     }
-}
 
-fn difference(published: &[Row], mut wanted: BTreeMap<RowKey, Row>) -> TableChange {
-    let mut change = TableChange::default();
-    for row in published {
-        match wanted.remove(&row.key()) {
-            Some(new) if new != *row => change.put.push(new),
-            Some(_) => {}
-            None => change.drop.push(row.key()),
+    /// The version that made a published row.
+    fn version(&self, key: RowKey) -> TableVersion {
+        self.versions.get(&key).copied().unwrap_or_default()
+    }
+
+    /// A row as it is wanted, with the version of the published one if that is the same.
+    fn compare<Row: Clone + PartialEq>(
+        &self,
+        key: RowKey,
+        row: Option<Row>,
+        previous: Option<&'a Row>,
+    ) -> (Option<Cow<'a, Row>>, Option<TableVersion>) {
+        match (row, previous) {
+            (Some(row), Some(previous)) if row == *previous => (Some(Cow::Borrowed(previous)), Some(self.version(key))),
+            (row, None) if row.is_none() => (None, Some(TableVersion::default())),
+            (row, _) => (row.map(Cow::Owned), None),
         }
     }
-    change.put.extend(wanted.into_values());
-    change.put.sort_by_key(Row::key);
-    change.drop.sort_unstable();
-    change
+}
+
+impl Wanted {
+    fn tenant(&mut self, tenant: TenantId, namespace: &str, published: &Published<'_>) {
+        let key = RowKey::Tenant(tenant);
+        if self.kept.contains(&key) || self.put.contains_key(&key) {
+            return;
+        }
+        if published.tenants.iter().any(|row| row.id == tenant && row.name == namespace) {
+            self.kept.insert(key);
+        } else {
+            self.put.insert(key, Row::Tenant(TenantRow { id: tenant, name: namespace.to_owned() }));
+        }
+    }
+
+    fn issuers(&mut self, world: &World) {
+        for row in issuer::wanted(world) {
+            if world.published.contains(&row) {
+                self.kept.insert(row.key());
+            } else {
+                self.put.insert(row.key(), row);
+            }
+        }
+    }
+
+    fn row<R: Clone>(&mut self, key: RowKey, row: Option<Cow<'_, R>>, wrap: impl FnOnce(R) -> Row) {
+        match row {
+            Some(Cow::Borrowed(_)) => drop(self.kept.insert(key)),
+            Some(Cow::Owned(row)) => drop(self.put.insert(key, wrap(row))),
+            None => {}
+        }
+    }
+
+    /// Keeps what is published of namespaces that have resources and whose identity is not known: they have just come to
+    /// be, or the look at namespaces is late.
+    fn keep_homeless(&mut self, homeless: &BTreeSet<&str>, published: &Published<'_>) {
+        let tenants = published.tenants.iter().filter(|row| homeless.contains(row.name.as_str()));
+        let tenants: HashSet<TenantId> = tenants.map(|row| row.id).collect();
+        if tenants.is_empty() {
+            return;
+        }
+        self.kept.extend(tenants.iter().map(|tenant| RowKey::Tenant(*tenant)));
+        let endpoints = published.endpoints.values().filter(|row| tenants.contains(&row.tenant));
+        self.kept.extend(endpoints.map(|row| RowKey::Endpoint(row.id)));
+        let subscriptions = published.subscriptions.values().filter(|row| tenants.contains(&row.tenant));
+        self.kept.extend(subscriptions.map(|row| RowKey::Subscription(row.id)));
+    }
+
+    fn difference(self, published: &[Row]) -> TableChange {
+        let is_wanted = |key: &RowKey| self.kept.contains(key) || self.put.contains_key(key);
+        let mut drop: Vec<RowKey> = published.iter().map(Row::key).filter(|key| !is_wanted(key)).collect();
+        drop.sort_unstable();
+        TableChange { put: self.put.into_values().collect(), drop }
+    }
 }
 
 /// Namespace and name.

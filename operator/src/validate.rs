@@ -1,6 +1,8 @@
 //! What is wrong with a resource in its world: pure, and all of it, not the first.
 
 mod endpoint;
+mod neighbours;
+mod replay;
 mod request;
 mod subscription;
 mod tls;
@@ -9,7 +11,11 @@ mod token;
 use crds::condition::Reason;
 
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
+pub use neighbours::Neighbours;
+pub use replay::validate_replay;
 pub use subscription::{Resolution, ValidatedSubscription, resolve, validate_subscription};
+pub(crate) use subscription::{check_subscription, resolved};
+pub(crate) use tls::{CERTIFICATE_KEY, PRIVATE_KEY_KEY};
 
 /// One thing that is wrong. Never repeats a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason, field: field.into(), message: message.into() }
     }
 }

@@ -19,6 +19,7 @@ pub mod redacted;
 pub mod retry;
 pub mod retry_after;
 pub mod route;
+pub mod scope;
 pub mod seal;
 pub mod sign;
 pub mod table;

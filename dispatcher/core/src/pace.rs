@@ -25,8 +25,16 @@ impl Pace {
     /// A full bucket. A rate or burst of zero, which validation refuses, counts as one.
     pub fn new(limit: RateLimit) -> Self {
         // Rounded up: the promise is an upper bound.
-        let interval_ns = NANOSECONDS_PER_SECOND.div_ceil(limit.per_second.max(1).into());
-        Self { interval_ns, tolerance_ns: interval_ns * u128::from(limit.burst.max(1) - 1), arrival_ns: 0 }
+        Self::of(NANOSECONDS_PER_SECOND.div_ceil(limit.per_second.max(1).into()), limit.burst)
+    }
+
+    /// A full bucket of `burst` into which a token falls each `interval`, for rates below one a second.
+    pub fn every(interval: Duration, burst: u32) -> Self {
+        Self::of(interval.as_nanos().max(1), burst)
+    }
+
+    fn of(interval_ns: u128, burst: u32) -> Self {
+        Self { interval_ns, tolerance_ns: interval_ns * u128::from(burst.max(1) - 1), arrival_ns: 0 }
     }
 
     /// Takes a token, or says how long until there is one (rounded up to whole milliseconds).
@@ -71,6 +79,14 @@ mod tests {
         let wait = |ms| Err(Duration::from_millis(ms));
         let (go, now) = (Ok(()), [wait(100), wait(1), wait(100), wait(100)]);
         assert_eq!(taken, [go, go, go, now[0], now[1], go, now[2], go, go, go, now[3]]);
+    }
+
+    #[test]
+    fn a_rate_below_one_a_second_is_an_interval() {
+        let mut pace = Pace::every(Duration::from_mins(1), 2);
+        let wait = |seconds| Err(Duration::from_secs(seconds));
+        let taken = [0, 0, 0, 30, 60, 60].map(|seconds| pace.take(seconds * 1_000));
+        assert_eq!(taken, [Ok(()), Ok(()), wait(60), wait(30), Ok(()), wait(60)]);
     }
 
     #[test]

@@ -4,21 +4,22 @@
 //! the endpoint and the plain text, as in SIV constructions (RFC 5297, 1): the same secrets seal to the same
 //! text, so a plan can tell that nothing changed, and a nonce repeats only together with its message.
 
+mod plain;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
+use self::plain::{PlainIn, PlainOut};
 use crate::id::EndpointId;
-use crate::redacted::Redacted;
-use crate::table::{
-    ClientAuthentication, ClientCertificate, EndpointSecrets, KeyBytes, Sealed, SigningKey, TlsIdentity, TokenSource,
-};
+use crate::table::{EndpointSecrets, Sealed};
 
 /// First byte of every envelope; another construction gets another number.
 const VERSION: u8 = 1;
@@ -53,25 +54,49 @@ impl SealError {
     }
 }
 
-/// The key that seals endpoint secrets. Both planes hold it; the ledger never does.
+/// The keys that seal endpoint secrets: the first seals, and each opens what it sealed. Both planes hold them; the
+/// ledger never does.
+///
+/// To change the key, first let everybody open with the new one, then let it seal, and take the old one away when nothing
+/// is sealed with it any more.
+#[derive(Debug)]
 pub struct SealingKey {
+    first: Key,
+    others: Vec<Key>,
+}
+
+/// Secrets that were opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The secrets.
+    pub secrets: EndpointSecrets,
+    /// Whether another key than the first had sealed them, so that it is still needed.
+    pub is_by_other: bool,
+}
+
+/// One key.
+struct Key {
     encryption: LessSafeKey,
     nonce: Hmac<Sha256>,
 }
 
-impl fmt::Debug for SealingKey {
+impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("SealingKey([redacted])")
+        formatter.write_str("[redacted]")
     }
 }
 
 impl SealingKey {
-    /// Derives the keys for encryption and for nonces from 32 random bytes.
+    /// A key made from 32 random bytes, which seals and opens.
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        let encryption = Zeroizing::new(derive(bytes, ENCRYPTION_PURPOSE));
-        let nonce = Zeroizing::new(derive(bytes, NONCE_PURPOSE));
-        let unbound = UnboundKey::new(&AES_256_GCM, encryption.as_slice()).expect("AES-256 takes any key of 32 bytes");
-        Self { encryption: LessSafeKey::new(unbound), nonce: hmac(nonce.as_slice()) }
+        Self { first: Key::from_bytes(bytes), others: Vec::new() }
+    }
+
+    /// Opens with a further key too, which does not seal.
+    #[must_use]
+    pub fn opening_with(mut self, bytes: &[u8; 32]) -> Self {
+        self.others.push(Key::from_bytes(bytes));
+        self
     }
 
     /// Seals an endpoint's secrets for this endpoint alone. The same secrets give the same text.
@@ -79,16 +104,58 @@ impl SealingKey {
         let plain = Zeroizing::new(
             serde_json::to_vec(&PlainOut::from(secrets)).expect("strings, numbers and lists always serialise"),
         );
+        self.first.seal(endpoint, &plain)
+    }
+
+    /// Opens what was sealed for this endpoint.
+    ///
+    /// # Errors
+    /// [`SealError`] if none of the keys opens it.
+    pub fn open(&self, endpoint: EndpointId, sealed: &Sealed) -> Result<EndpointSecrets, SealError> {
+        self.open_noting(endpoint, sealed).map(|opened| opened.secrets)
+    }
+
+    /// The same, with whether another key than the first is needed for it.
+    ///
+    /// # Errors
+    /// [`SealError`] if none of the keys opens it.
+    pub fn open_noting(&self, endpoint: EndpointId, sealed: &Sealed) -> Result<Opened, SealError> {
+        let by_first = self.first.open(endpoint, sealed);
+        let by_other = |error: SealError| {
+            let opened = self.others.iter().find_map(|key| key.open(endpoint, sealed).ok());
+            opened.map(|secrets| Opened { secrets, is_by_other: true }).ok_or(error)
+        };
+        by_first.map(|secrets| Opened { secrets, is_by_other: false }).or_else(by_other)
+    }
+
+    /// What another key than the first had sealed, sealed with the first; `None` if that is how it is sealed, or if no
+    /// key opens it.
+    pub fn renew(&self, endpoint: EndpointId, sealed: &Sealed) -> Option<Sealed> {
+        let opened = self.open_noting(endpoint, sealed).ok().filter(|opened| opened.is_by_other)?;
+        Some(self.seal(endpoint, &opened.secrets))
+    }
+}
+
+impl Key {
+    /// Derives the keys for encryption and for nonces from 32 random bytes.
+    fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let encryption = Zeroizing::new(derive(bytes, ENCRYPTION_PURPOSE));
+        let nonce = Zeroizing::new(derive(bytes, NONCE_PURPOSE));
+        let unbound = UnboundKey::new(&AES_256_GCM, encryption.as_slice()).expect("AES-256 takes any key of 32 bytes");
+        Self { encryption: LessSafeKey::new(unbound), nonce: hmac(nonce.as_slice()) }
+    }
+
+    fn seal(&self, endpoint: EndpointId, plain: &[u8]) -> Sealed {
         let mut nonce_mac = self.nonce.clone();
         nonce_mac.update(endpoint.0.as_bytes());
-        nonce_mac.update(&plain);
+        nonce_mac.update(plain);
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&nonce_mac.finalize().into_bytes()[..NONCE_LEN]);
 
         let mut envelope = Vec::with_capacity(HEADER_BYTES + plain.len() + MAX_TAG_LEN);
         envelope.push(VERSION);
         envelope.extend_from_slice(&nonce);
-        envelope.extend_from_slice(&plain);
+        envelope.extend_from_slice(plain);
         let tag = self
             .encryption
             .seal_in_place_separate_tag(
@@ -101,8 +168,7 @@ impl SealingKey {
         Sealed(BASE64.encode(envelope))
     }
 
-    /// Opens what was sealed for this endpoint.
-    pub fn open(&self, endpoint: EndpointId, sealed: &Sealed) -> Result<EndpointSecrets, SealError> {
+    fn open(&self, endpoint: EndpointId, sealed: &Sealed) -> Result<EndpointSecrets, SealError> {
         let mut envelope = Zeroizing::new(BASE64.decode(&sealed.0).map_err(|_| SealError::Malformed)?);
         let (version, rest) = envelope.split_first_mut().ok_or(SealError::Malformed)?;
         if *version != VERSION {
@@ -134,277 +200,4 @@ fn associated_data(endpoint: EndpointId) -> Aad<[u8; 17]> {
     let mut data = [VERSION; 17];
     data[1..].copy_from_slice(endpoint.0.as_bytes());
     Aad::from(data)
-}
-
-/// What is sealed, borrowed. The names are short because they are never read by people, and stable.
-#[derive(Serialize)]
-struct PlainOut<'a> {
-    url: &'a str,
-    keys: Vec<KeyOut<'a>>,
-    headers: Vec<(&'a str, &'a str)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<TlsOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<TokenOut<'a>>,
-}
-
-#[derive(Serialize)]
-struct TlsOut<'a> {
-    authorities: Option<&'a str>,
-    client: Option<ClientOut<'a>>,
-}
-
-#[derive(Serialize)]
-struct ClientOut<'a> {
-    chain: &'a str,
-    key: &'a str,
-}
-
-#[derive(Serialize)]
-struct TokenOut<'a> {
-    url: &'a str,
-    client_id: &'a str,
-    client_secret: &'a str,
-    authentication: ClientAuthentication,
-    scopes: &'a [String],
-    audience: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct KeyOut<'a> {
-    #[serde(serialize_with = "serialize_bytes")]
-    bytes: &'a [u8],
-    retires_at_unix_ms: Option<u64>,
-}
-
-impl<'a> From<&'a EndpointSecrets> for PlainOut<'a> {
-    fn from(secrets: &'a EndpointSecrets) -> Self {
-        let keys = secrets
-            .keys
-            .iter()
-            .map(|key| KeyOut { bytes: &key.bytes.expose().0, retires_at_unix_ms: key.retires_at_unix_ms });
-        let headers = secrets.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_str()));
-        Self {
-            url: secrets.url.expose(),
-            keys: keys.collect(),
-            headers: headers.collect(),
-            tls: secrets.tls.as_ref().map(TlsOut::from),
-            token: secrets.token.as_ref().map(TokenOut::from),
-        }
-    }
-}
-
-impl<'a> From<&'a TlsIdentity> for TlsOut<'a> {
-    fn from(identity: &'a TlsIdentity) -> Self {
-        let client =
-            identity.client.as_ref().map(|client| ClientOut { chain: client.chain.expose(), key: client.key.expose() });
-        Self { authorities: identity.authorities.as_ref().map(|pem| pem.expose().as_str()), client }
-    }
-}
-
-impl<'a> From<&'a TokenSource> for TokenOut<'a> {
-    fn from(source: &'a TokenSource) -> Self {
-        Self {
-            url: source.url.expose(),
-            client_id: source.client_id.expose(),
-            client_secret: source.client_secret.expose(),
-            authentication: source.authentication,
-            scopes: &source.scopes,
-            audience: source.audience.as_deref(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct PlainIn {
-    url: Redacted<String>,
-    keys: Vec<KeyIn>,
-    headers: Vec<(String, Redacted<String>)>,
-    #[serde(default)]
-    tls: Option<TlsIn>,
-    #[serde(default)]
-    token: Option<TokenIn>,
-}
-
-#[derive(Deserialize)]
-struct TlsIn {
-    authorities: Option<Redacted<String>>,
-    client: Option<ClientIn>,
-}
-
-#[derive(Deserialize)]
-struct ClientIn {
-    chain: Redacted<String>,
-    key: Redacted<String>,
-}
-
-#[derive(Deserialize)]
-struct TokenIn {
-    url: Redacted<String>,
-    client_id: Redacted<String>,
-    client_secret: Redacted<String>,
-    authentication: ClientAuthentication,
-    scopes: Vec<String>,
-    audience: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct KeyIn {
-    #[serde(deserialize_with = "deserialize_bytes")]
-    bytes: Redacted<KeyBytes>,
-    retires_at_unix_ms: Option<u64>,
-}
-
-impl From<PlainIn> for EndpointSecrets {
-    fn from(plain: PlainIn) -> Self {
-        let keys = plain
-            .keys
-            .into_iter()
-            .map(|key| SigningKey { bytes: key.bytes, retires_at_unix_ms: key.retires_at_unix_ms });
-        Self {
-            url: plain.url,
-            keys: keys.collect(),
-            headers: plain.headers,
-            tls: plain.tls.map(TlsIdentity::from),
-            token: plain.token.map(TokenSource::from),
-        }
-    }
-}
-
-impl From<TlsIn> for TlsIdentity {
-    fn from(plain: TlsIn) -> Self {
-        let client = plain.client.map(|client| ClientCertificate { chain: client.chain, key: client.key });
-        Self { authorities: plain.authorities, client }
-    }
-}
-
-impl From<TokenIn> for TokenSource {
-    fn from(plain: TokenIn) -> Self {
-        let TokenIn { url, client_id, client_secret, authentication, scopes, audience } = plain;
-        Self { url, client_id, client_secret, authentication, scopes, audience }
-    }
-}
-
-fn serialize_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut text = BASE64.encode(bytes);
-    let result = serializer.serialize_str(&text);
-    text.zeroize();
-    result
-}
-
-fn deserialize_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Redacted<KeyBytes>, D::Error> {
-    let text = Redacted::<String>::deserialize(deserializer)?;
-    // The decoder's message would quote a piece of the key.
-    let bytes = BASE64.decode(text.expose()).map_err(|_| serde::de::Error::custom("a key is not base64"))?;
-    Ok(Redacted::new(KeyBytes(bytes)))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::id::TenantId;
-
-    fn endpoint(name: &str) -> EndpointId {
-        EndpointId::derive(TenantId::of_namespace_name("team-a"), name)
-    }
-
-    fn key() -> SealingKey {
-        SealingKey::from_bytes(&[7; 32])
-    }
-
-    fn secrets() -> EndpointSecrets {
-        let signing_key = |byte, retires_at_unix_ms| SigningKey {
-            bytes: Redacted::new(KeyBytes(vec![byte; 32])),
-            retires_at_unix_ms,
-        };
-        EndpointSecrets {
-            url: Redacted::new("https://example.com/hook?token=hunter2".to_owned()),
-            keys: vec![signing_key(1, None), signing_key(2, Some(1_700_000_000_000))],
-            headers: vec![("authorization".to_owned(), Redacted::new("Bearer hunter2".to_owned()))],
-            tls: Some(TlsIdentity {
-                authorities: Some(Redacted::new("ca-hunter2".to_owned())),
-                client: Some(ClientCertificate {
-                    chain: Redacted::new("chain-hunter2".to_owned()),
-                    key: Redacted::new("key-hunter2".to_owned()),
-                }),
-            }),
-            token: Some(TokenSource {
-                url: Redacted::new("https://login.example.com/token".to_owned()),
-                client_id: Redacted::new("id-hunter2".to_owned()),
-                client_secret: Redacted::new("secret-hunter2".to_owned()),
-                authentication: ClientAuthentication::Post,
-                scopes: vec!["hooks.write".to_owned()],
-                audience: Some("hooks".to_owned()),
-            }),
-        }
-    }
-
-    #[test]
-    fn what_was_sealed_opens_for_the_same_key_and_endpoint_only() {
-        let sealed = key().seal(endpoint("billing"), &secrets());
-        assert_eq!(key().open(endpoint("billing"), &sealed), Ok(secrets()));
-        assert_eq!(key().open(endpoint("audit"), &sealed), Err(SealError::NotAuthentic));
-        let other_key = SealingKey::from_bytes(&[8; 32]);
-        assert_eq!(other_key.open(endpoint("billing"), &sealed), Err(SealError::NotAuthentic));
-    }
-
-    #[test]
-    fn the_same_secrets_seal_alike_and_others_do_not() {
-        let sealed = key().seal(endpoint("billing"), &secrets());
-        assert_eq!(key().seal(endpoint("billing"), &secrets()), sealed);
-        let nonce = |sealed: &Sealed| BASE64.decode(&sealed.0).unwrap()[1..HEADER_BYTES].to_vec();
-        let changed = EndpointSecrets { headers: vec![], ..secrets() };
-        for other in [key().seal(endpoint("billing"), &changed), key().seal(endpoint("audit"), &secrets())] {
-            assert_ne!(nonce(&other), nonce(&sealed));
-        }
-    }
-
-    #[test]
-    fn any_changed_bit_and_any_cut_is_noticed() {
-        let envelope = BASE64.decode(key().seal(endpoint("billing"), &secrets()).0).unwrap();
-        let open = |bytes: &[u8]| key().open(endpoint("billing"), &Sealed(BASE64.encode(bytes)));
-        for position in 0..envelope.len() {
-            let mut changed = envelope.clone();
-            changed[position] ^= 1;
-            let expected = if position == 0 { SealError::UnknownVersion(0) } else { SealError::NotAuthentic };
-            assert_eq!(open(&changed), Err(expected), "{position}");
-            assert!(open(&envelope[..position]).is_err(), "{position}");
-        }
-        assert_eq!(key().open(endpoint("billing"), &Sealed("not base64!".to_owned())), Err(SealError::Malformed));
-        assert_eq!(key().open(endpoint("billing"), &Sealed::default()), Err(SealError::Malformed));
-    }
-
-    #[test]
-    fn nothing_of_the_secrets_or_the_key_is_visible() {
-        let sealed = key().seal(endpoint("billing"), &secrets());
-        let envelope = BASE64.decode(&sealed.0).unwrap();
-        for secret in [&b"hunter2"[..], b"example.com", &[1; 32]] {
-            assert!(!envelope.windows(secret.len()).any(|window| window == secret));
-        }
-        assert_eq!(format!("{:?}", key()), "SealingKey([redacted])");
-        assert!(!format!("{:?}", secrets()).contains("hunter2"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_secrets_come_back_as_they_were(
-            url in ".*",
-            keys in vec((vec(any::<u8>(), 0..80), any::<Option<u64>>()), 0..4),
-            headers in vec((".*", ".*"), 0..4),
-        ) {
-            let signing_key = |(bytes, retires_at_unix_ms)| SigningKey { bytes: Redacted::new(KeyBytes(bytes)), retires_at_unix_ms };
-            let secrets = EndpointSecrets {
-                url: Redacted::new(url),
-                keys: keys.into_iter().map(signing_key).collect(),
-                headers: headers.into_iter().map(|(name, value)| (name, Redacted::new(value))).collect(),
-                tls: None,
-                token: None,
-            };
-            let sealed = key().seal(endpoint("billing"), &secrets);
-            prop_assert_eq!(key().open(endpoint("billing"), &sealed), Ok(secrets));
-        }
-    }
 }

@@ -1,9 +1,12 @@
 //! The routing table: the contract between the control plane, which writes it, and the data plane, which reads it.
 
+mod issuer;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::id::{EndpointId, SubscriptionId, TenantId};
+pub use self::issuer::{IssuerRow, ServiceAccountGrant, ServiceAccountRules, TokenKind};
+use crate::id::{EndpointId, IssuerId, SubscriptionId, TenantId};
 use crate::recipient::RecipientRule;
 use crate::redacted::Redacted;
 use crate::retry::RetryPolicy;
@@ -278,6 +281,8 @@ pub enum RowKey {
     Endpoint(EndpointId),
     /// A subscription.
     Subscription(SubscriptionId),
+    /// An issuer of tokens.
+    Issuer(IssuerId),
 }
 
 /// One row of the table.
@@ -290,6 +295,8 @@ pub enum Row {
     Endpoint(Box<EndpointRow>),
     /// A subscription.
     Subscription(SubscriptionRow),
+    /// An issuer of tokens.
+    Issuer(IssuerRow),
 }
 
 impl Row {
@@ -299,6 +306,7 @@ impl Row {
             Self::Tenant(row) => RowKey::Tenant(row.id),
             Self::Endpoint(row) => RowKey::Endpoint(row.id),
             Self::Subscription(row) => RowKey::Subscription(row.id),
+            Self::Issuer(row) => RowKey::Issuer(row.id),
         }
     }
 }

@@ -62,7 +62,7 @@ async fn unknown_route() -> Problem {
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(ProblemKind::MethodNotAllowed, "The header `allow` says which methods the route knows.")
+    other_method()
 }
 
 async fn count_rejection(State(metrics): State<Arc<Metrics>>, response: Response) -> Response {
@@ -72,7 +72,11 @@ async fn count_rejection(State(metrics): State<Arc<Metrics>>, response: Response
     response
 }
 
-fn unknown() -> Problem {
+pub(crate) fn other_method() -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, "The header `allow` says which methods the route knows.")
+}
+
+pub(crate) fn unknown() -> Problem {
     Problem::new(ProblemKind::UnknownRoute, "There is no such route. docs/api.md lists them all.")
 }
 
@@ -95,7 +99,7 @@ impl Api {
             LedgerError::Unavailable(_) | LedgerError::Schema { .. } => {
                 Problem::new(ProblemKind::LedgerUnavailable, "The ledger does not answer. Try again later.")
             }
-            LedgerError::Refused(_) => {
+            LedgerError::Refused(_) | LedgerError::Superseded { .. } => {
                 Problem::new(ProblemKind::Internal, "The ledger refused the request. This is a defect: report it.")
             }
         }

@@ -77,7 +77,7 @@ fn subscription_row(name: &str, transform: Option<&str>) -> SubscriptionRow {
 
 /// A worker without a running recorder: what it hands over waits there.
 async fn worker(ledger: Arc<dyn Ledger>, rows: Vec<Row>) -> (Worker, Recorder) {
-    ledger.publish_table(TableChange { put: rows, drop: Vec::new() }).await.unwrap();
+    ledger.publish_table(TableChange { put: rows, drop: Vec::new() }, None).await.unwrap();
     let (metrics, sealing_key) = (Arc::new(Metrics::new()), Arc::new(sealing_key()));
     let (_, snapshot) =
         SnapshotLoader::start(Arc::clone(&ledger), sealing_key, Arc::default(), Arc::clone(&metrics)).await.unwrap();

@@ -5,6 +5,7 @@
 
 mod clients;
 mod failure;
+mod fetch;
 pub mod identity;
 mod resolve;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use url::Url;
 use self::clients::{Factory, IdentityClients};
 pub use self::failure::NotMade;
 use self::failure::{Failure, RefusedAddress};
+pub use self::fetch::{Fetch, FetchError};
 pub use self::identity::Identity;
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};

@@ -177,10 +177,13 @@ fn idempotency(draft: &Draft) -> Option<Idempotency> {
 
 /// The tenant that a path names.
 pub(crate) fn find_tenant(snapshot: &Snapshot, name: &str) -> Result<TenantId, Problem> {
-    snapshot.index.tenant(name).ok_or_else(|| {
-        let detail = "No tenant has this name: it is the namespace of an Endpoint or a Subscription.";
-        Problem::new(ProblemKind::UnknownTenant, detail).at("tenant")
-    })
+    snapshot.index.tenant(name).ok_or_else(unknown_tenant)
+}
+
+/// What whoever names a tenant that does not exist is told, or one that is not theirs.
+pub(crate) fn unknown_tenant() -> Problem {
+    let detail = "No tenant has this name: it is the namespace of an Endpoint or a Subscription.";
+    Problem::new(ProblemKind::UnknownTenant, detail).at("tenant")
 }
 
 fn event_problem(error: EventError) -> Problem {

@@ -7,7 +7,8 @@
 //! Invariants of every implementation, held by one conformance suite:
 //! - accepted = delivered + dead + cancelled + open, per tenant, in every snapshot;
 //! - every change is compare-and-set on `(run, gen)`; a stale holder changes no state;
-//! - a finished delivery becomes unfinished only by [`Ledger::replay`].
+//! - a finished delivery becomes unfinished only by [`Ledger::replay`] and [`Ledger::advance_replay`];
+//! - the targets of an event are those that it was accepted for, and those that a replay has added since.
 
 mod claiming;
 mod clock;
@@ -15,8 +16,10 @@ mod days;
 mod dispatchers;
 mod histogram;
 pub mod isolate;
+mod pools;
 pub mod postgres;
 mod records;
+mod replays;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dispatcher_core::delivery::{Attempt, DeliveryKey, Next, Part};
 use dispatcher_core::event::Event;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -33,9 +36,13 @@ use uuid::Uuid;
 pub use self::clock::LedgerClock;
 use self::dispatchers::Holder;
 pub use self::dispatchers::{Beat, DispatcherRecord, DispatcherRole, Heartbeat};
+pub use self::pools::{PoolLoad, PoolMetric};
 pub use self::records::{
     AttemptRecord, Backlog, Balance, Cursor, DeliveryQuery, DeliveryRecord, EndpointFacts, EventQuery, EventRecord,
     Page,
+};
+pub use self::replays::{
+    NewReplay, ReplayCursor, ReplayFound, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep,
 };
 use crate::queue::Item;
 
@@ -82,7 +89,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// endpoints that are suspended, held or dropped close; gates of endpoints that became active, or whose
     /// revision changed, open; a disabled endpoint with a new revision is enabled.
     /// An empty change answers the present version.
-    async fn publish_table(&self, change: TableChange) -> Result<TableVersion, LedgerError>;
+    ///
+    /// `epoch` is that of a leader among several who may write. The ledger keeps the highest, even with an empty change,
+    /// and answers a lower one with [`LedgerError::Superseded`]: a leader that was replaced without noticing writes
+    /// nothing. Whoever writes alone gives none.
+    async fn publish_table(&self, change: TableChange, epoch: Option<u64>) -> Result<TableVersion, LedgerError>;
 
     /// The routing table: what changed since a version, or all of it.
     async fn load_table(&self, since: Option<TableVersion>) -> Result<TableLoad, LedgerError>;
@@ -109,6 +120,36 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Starts a new run of a finished delivery. The delivery keeps its identity.
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError>;
+
+    /// Begins a replay of many deliveries, unless it has begun: answers how far it has come. Of a tenant's replays the
+    /// newest are remembered. `epoch` is as for [`Ledger::publish_table`], but a higher one is not kept.
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError>;
+
+    /// What a replay finds after a place, at most `rows_max` rows looked at: nothing is written. What waits, what is in the
+    /// outbox and what was cancelled is not found, nor what its endpoint or subscription has left the routing table for.
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError>;
+
+    /// Commits a step of a replay, all in one transaction, if no other was committed since. Answers how far the replay has
+    /// come; its `step` tells whether this one took effect. `None` if there is no such replay.
+    ///
+    /// What is missing becomes a target of its event, as if it had been one when the event was accepted.
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError>;
+
+    /// Looks whether runs that a replay started are over, at most `rows_max` after a delivery, and counts those that are.
+    /// `None` if there is no such replay.
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError>;
 
     /// Open deliveries, for admission: counted from the tables, so call it about once a second.
     async fn backlog(&self) -> Result<Backlog, LedgerError>;
@@ -141,6 +182,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX). One of a newer release whose role this
     /// release does not know is not among them.
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError>;
+
+    /// What these pools have to do and get done, in the order asked. Cheap enough to be asked every few seconds.
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError>;
+
+    /// Tells autoscalers of these pools, and of no others any longer: they read the table `pool_metrics`.
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError>;
 
     /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
     /// database needs it, gives up deliveries of events that are older than `retention`, and removes what is older
@@ -187,6 +234,23 @@ pub enum LedgerError {
     /// [`isolate::commit_halving`] halves the batch until the offender stands alone.
     #[error("the ledger refused the data: {0}")]
     Refused(String),
+    /// Another leader has written since; nothing was done.
+    #[error("another leader, of epoch {present}, has written the routing table: one of epoch {asked} may not any more")]
+    Superseded {
+        /// The epoch that was given.
+        asked: u64,
+        /// The highest one that the ledger has seen.
+        present: u64,
+    },
+}
+
+/// Compares a leader's epoch with the highest one that the ledger has seen. Answers whether it is higher.
+fn check_epoch(asked: Option<u64>, present: u64) -> Result<bool, LedgerError> {
+    match asked {
+        Some(asked) if asked < present => Err(LedgerError::Superseded { asked, present }),
+        Some(asked) => Ok(asked > present),
+        None => Ok(false),
+    }
 }
 
 /// An event to accept.
@@ -381,6 +445,8 @@ pub struct TableLoad {
     pub complete: bool,
     /// Rows that are there.
     pub rows: Vec<Row>,
+    /// The version that last changed each of them, in their order.
+    pub row_versions: Vec<TableVersion>,
     /// Rows that were dropped.
     pub dropped: Vec<RowKey>,
     /// Rows of kinds that only a newer release knows, which were passed over; counted over the whole table whenever it

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::access::AccessError;
 
 /// Metrics with every label value that there can be.
 fn all_used() -> Metrics {
@@ -24,6 +25,9 @@ fn all_used() -> Metrics {
     }
     for outcome in Outcome::ALL {
         metrics.attempt_ended(outcome, Duration::from_millis(20));
+    }
+    for reason in AccessError::ALL {
+        metrics.token_refused(reason);
     }
     for role in Role::ALL {
         metrics.publish_failed(role);
@@ -51,6 +55,7 @@ fn no_label_is_unbounded() {
         .iter()
         .map(|kind| kind.as_str())
         .chain(Outcome::ALL.iter().map(|outcome| outcome.as_str()))
+        .chain(AccessError::ALL.iter().map(|reason| reason.as_str()))
         .chain(Role::ALL.iter().map(|role| role.as_str()))
         .chain(QueueCounts::default().by_name().map(|(name, _)| name))
         .chain(FilterErrorReason::ALL.iter().map(|reason| reason.as_str()))

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dispatcher::process::LogArguments;
+use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::{
     DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, LEDGER_POOL_CONNECTIONS_LIMIT, LEDGER_POOL_CONNECTIONS_MAX,
     LEDGER_POOL_CONNECTIONS_MIN, RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX,
 };
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::DEFAULT_POOL;
-use ipnet::IpNet;
 
 /// The data plane of Harborhook: accepts events and delivers them as signed webhooks.
 #[derive(Debug, Parser)]
@@ -27,33 +27,6 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 a defect, 2 wrong configuration, 3 database unreachable (migrate only), \
     4 stopped before all was finished, 130 stopped at once by a second signal.";
-
-/// How the log is written.
-#[derive(Debug, Args)]
-pub(crate) struct LogArguments {
-    /// What is logged on stderr
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "HARBORHOOK_LOG",
-        default_value = "info,lapin=warn,sqlx=warn"
-    )]
-    pub(crate) log: String,
-
-    /// Form of the log
-    #[arg(long, global = true, value_name = "FORM", env = "HARBORHOOK_LOG_FORMAT", default_value = "text")]
-    pub(crate) log_format: LogFormat,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// One line a message, for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -128,11 +101,12 @@ pub(crate) struct CommonArguments {
     #[arg(long, value_name = "URL", env = "HARBORHOOK_QUEUE", hide_env_values = true)]
     pub(crate) queue: Redacted<String>,
 
-    /// File with the 32 bytes of the key that opens the secrets in the routing table
-    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE")]
-    pub(crate) sealing_key_file: PathBuf,
+    /// File with the 32 bytes of a key that opens the secrets in the routing table, or a folder of such files; may be given
+    /// several times
+    #[arg(long, value_name = "FILE", env = "HARBORHOOK_SEALING_KEY_FILE", value_delimiter = ',', required = true)]
+    pub(crate) sealing_key_file: Vec<PathBuf>,
 
-    /// Loopback address that health and metrics are served on; port 0 takes a free one
+    /// Address that health and metrics are served on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", env = "HARBORHOOK_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub(crate) admin_listen: SocketAddr,
 
@@ -160,9 +134,26 @@ pub(crate) struct CommonArguments {
 /// Arguments of the roles that accept events.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArguments {
-    /// Loopback address that the API listens on; port 0 takes a free one
+    /// Address that the API listens on, a loopback one unless tokens are demanded; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", env = "HARBORHOOK_LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+
+    /// Who may use the API
+    #[arg(long, value_name = "WHO", env = "HARBORHOOK_ACCESS", default_value = "open")]
+    pub(crate) access: AccessKind,
+
+    /// File of issuers in JSON whose tokens are accepted, beside those of the cluster
+    #[arg(long, value_name = "FILE", env = "HARBORHOOK_ISSUERS_FILE")]
+    pub(crate) issuers_file: Option<PathBuf>,
+}
+
+/// Who may use the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AccessKind {
+    /// Everybody on this machine
+    Open,
+    /// Whoever has a valid token
+    Tokens,
 }
 
 /// Arguments of the roles that deliver.
@@ -172,46 +163,8 @@ pub(crate) struct DeliveryArguments {
     #[arg(long, value_name = "NAME", env = "HARBORHOOK_POOL", default_value = DEFAULT_POOL)]
     pub(crate) pool: String,
 
-    /// Deliver over `http` too, not only over `https`
-    #[arg(long, env = "HARBORHOOK_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
-    pub(crate) allow_http: bool,
-
-    /// Range of addresses to deliver to although it is not public, such as 10.1.0.0/16; may be given several times
-    #[arg(long, value_name = "CIDR", env = "HARBORHOOK_ALLOW_ADDRESS", value_delimiter = ',')]
-    pub(crate) allow_address: Vec<IpNet>,
-
-    /// Range of addresses never to deliver to, whatever is allowed; may be given several times
-    #[arg(long, value_name = "CIDR", env = "HARBORHOOK_DENY_ADDRESS", value_delimiter = ',')]
-    pub(crate) deny_address: Vec<IpNet>,
-
-    /// Host name, and with it all names below, to deliver to although it looks internal; may be given several times
-    #[arg(long, value_name = "NAME", env = "HARBORHOOK_ALLOW_HOST", value_delimiter = ',')]
-    pub(crate) allow_host: Vec<String>,
-
-    /// Port to deliver to beside those of https (and of http, where it is allowed), or `any`; may be given several times
-    #[arg(long, value_name = "PORT", env = "HARBORHOOK_ALLOW_PORT", value_delimiter = ',')]
-    pub(crate) allow_port: Vec<AllowedPort>,
-}
-
-/// A port to deliver to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AllowedPort {
-    /// Every one.
-    Any,
-    /// This one.
-    Only(u16),
-}
-
-impl std::str::FromStr for AllowedPort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.parse()) {
-            ("any", _) => Ok(Self::Any),
-            (_, Ok(port)) if port > 0 => Ok(Self::Only(port)),
-            _ => Err("a port is a number from 1 to 65535, or `any`".to_owned()),
-        }
-    }
+    #[command(flatten)]
+    pub(crate) address: AddressArguments,
 }
 
 #[cfg(test)]

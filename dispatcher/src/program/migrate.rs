@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use dispatcher::ledger::LedgerError;
 use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
+use dispatcher::process::{Exit, Failure, Retry, check_files};
 use dispatcher_core::limits::MIGRATE_PATIENCE;
 use tokio::time::Instant;
 
 use super::arguments::MigrateArguments;
-use super::connect::Retry;
-use super::exit::{Exit, Failure};
-use super::settings;
 
 /// Migrates, as often as it is asked to. A database that cannot be reached is waited for, but not for ever: whoever
 /// migrates wants to know.
 pub(crate) async fn run(arguments: &MigrateArguments) -> Result<Exit, Failure> {
-    settings::check_files(&arguments.database)?;
+    check_files(&arguments.database)?;
     let config = PostgresConfig::new(arguments.database.expose());
     let deadline = Instant::now() + MIGRATE_PATIENCE;
     let mut retry = Retry::new();
@@ -28,7 +26,7 @@ pub(crate) async fn run(arguments: &MigrateArguments) -> Result<Exit, Failure> {
             Err(error) => error,
         };
         match error {
-            LedgerError::Refused(_) | LedgerError::Schema { .. } => {
+            LedgerError::Refused(_) | LedgerError::Schema { .. } | LedgerError::Superseded { .. } => {
                 return Err(error.into());
             }
             LedgerError::Unavailable(_) if Instant::now() >= deadline => {

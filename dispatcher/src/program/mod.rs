@@ -2,21 +2,17 @@
 
 mod arguments;
 mod connect;
-mod exit;
-mod listen;
-mod log;
 mod migrate;
 mod queue_url;
 mod serve;
 mod settings;
-mod signals;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use dispatcher::process::{self, Exit, Failure};
 
 use self::arguments::{Arguments, Command};
-use self::exit::{Exit, Failure};
 
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
@@ -29,9 +25,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    // One TLS provider for the whole process. An error means that one is installed already, which is what is wanted.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    log::start(&arguments.log)?;
+    process::install_tls_provider();
+    process::start_log(&arguments.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use dispatcher::process::Failure;
 use dispatcher::queue::rabbitmq::RabbitConfig;
 use dispatcher_core::limits::CERTIFICATE_FILE_BYTES_MAX;
 use dispatcher_core::redacted::Redacted;
 use url::Url;
-
-use super::exit::Failure;
 
 /// Parameters that name files, by the names that RabbitMQ's own clients use.
 const FILES: [&str; 3] = ["cacertfile", "certfile", "keyfile"];

@@ -7,22 +7,20 @@ use dispatcher::admin::{self, Admin};
 use dispatcher::deliver::DeliverConfig;
 use dispatcher::ledger::DispatcherRole;
 use dispatcher::metrics::Metrics;
+use dispatcher::process::{self, ConnectedLedger, Exit, Failure, ListenerRole, StopSignals, Use};
 use dispatcher::readiness::Probe;
 use dispatcher::server::{self, EarlyServer, ServerLimits};
-use dispatcher::service::{Service, ServiceConfig, ServiceError, guarded};
+use dispatcher::service::{Service, ServiceConfig, ServiceError, guarded_admin};
 use dispatcher_core::limits::SERVER_DRAIN_DEADLINE;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{self, ConnectedLedger, ConnectedQueue};
-use super::exit::{Exit, Failure};
-use super::listen::{self, ListenerRole};
+use super::connect::{self, ConnectedQueue};
 use super::settings::Settings;
-use super::signals::StopSignals;
 
 /// Runs until it is told to stop.
 pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
-    let mut signals = StopSignals::listen()?;
+    let mut signals = StopSignals::listen().map_err(|error| Failure::Configuration(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let probe = Arc::new(Probe::new(settings.role));
     let shares = Shares::of(settings.drain, settings.role);
@@ -32,10 +30,10 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
     let api = match settings.listen {
         None => None,
         Some(address) => {
-            let listener = listen::open(ListenerRole::Api, address).await?;
+            let listener = process::open(ListenerRole::Api, address).await?;
             let api = EarlyServer::start(listener, limits)
                 .map_err(|error| Failure::Configuration(format!("--listen {address}: {error}")))?;
-            listen::announce(ListenerRole::Api, api.address())?;
+            process::announce(ListenerRole::Api, api.address())?;
             Some(api)
         }
     };
@@ -106,14 +104,14 @@ async fn serve_admin(
     metrics: &Arc<Metrics>,
 ) -> Result<JoinHandle<()>, Failure> {
     let address = settings.admin_listen;
-    let listener = listen::open(ListenerRole::Admin, address).await?;
+    let listener = process::open(ListenerRole::Admin, address).await?;
     let address =
         listener.local_addr().map_err(|error| Failure::Configuration(format!("--admin-listen {address}: {error}")))?;
     let router = admin::router(Admin { probe: Arc::clone(probe), metrics: Arc::clone(metrics) });
-    let router = guarded(router, settings.access, metrics);
+    let router = guarded_admin(router, &settings.access, &listener, metrics);
     let serving = server::serve(listener, router, ServerLimits::default(), CancellationToken::new());
     let serving = tokio::spawn(serving);
-    listen::announce(ListenerRole::Admin, address)?;
+    process::announce(ListenerRole::Admin, address)?;
     Ok(serving)
 }
 
@@ -155,8 +153,11 @@ async fn start(
     api: Option<EarlyServer>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    let (ledger, queue) =
-        tokio::try_join!(connect::ledger(&settings.database, probe), connect::queue(settings.queue, probe))?;
+    let tell = |finding| probe.set_ledger(finding);
+    let (ledger, queue) = tokio::try_join!(
+        process::connect_ledger(&settings.database, Use::Work, &tell),
+        connect::queue(settings.queue, probe)
+    )?;
     let config = ServiceConfig {
         role: settings.role,
         tenure: ledger.tenure.clone(),
@@ -178,7 +179,7 @@ async fn start(
             settings.address_policy,
         )
     };
-    let loaded = connect::retried(async || config.load().await).await?;
+    let loaded = process::retried(async || config.load().await).await?;
     let service = Service::start_early(&config, loaded, api, &shutdown)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     Ok(Running { service, ended: None, ledger, queue })

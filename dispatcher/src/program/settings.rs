@@ -1,33 +1,26 @@
 //! What a role is started with: the command line, checked as far as it can be without a server.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatcher::access::TokenConfig;
 use dispatcher::ledger::DispatcherRole;
-use dispatcher::ledger::postgres::PostgresConfig;
+use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher::queue::rabbitmq::RabbitConfig;
+
 use dispatcher::service::Access;
-use dispatcher_core::address::{AddressPolicy, HTTP_PORTS, HTTPS_PORTS, PortRule};
+use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::DEFAULT_POOL;
-use url::Url;
 use uuid::Uuid;
 
 use super::arguments::{
-    AllArguments, AllowedPort, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
+    AccessKind, AllArguments, ApiArguments, CommonArguments, DeliverArguments, DeliveryArguments, IngestArguments,
 };
-use super::exit::Failure;
 use super::queue_url;
-
-const SEALING_KEY_BYTES: usize = 32;
-/// Parameters of the database's URL that name files.
-const DATABASE_FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// Everything that a role needs to start.
 pub(crate) struct Settings {
@@ -44,12 +37,6 @@ pub(crate) struct Settings {
     pub(crate) drain: Duration,
     pub(crate) pool: String,
     pub(crate) address_policy: AddressPolicy,
-}
-
-/// Where the ledger is.
-pub(crate) enum Database {
-    Postgres(PostgresConfig),
-    Sqlite(PathBuf),
 }
 
 /// Where the queue is.
@@ -79,16 +66,14 @@ fn settings(
     api: Option<&ApiArguments>,
     delivery: Option<&DeliveryArguments>,
 ) -> Result<Settings, Failure> {
-    let access = Access::Open;
+    let access = api.map_or(Ok(Access::Open), access)?;
     let listen = api.map(|api| api.listen);
-    for (option, address) in [("--listen", listen), ("--admin-listen", Some(common.admin_listen))] {
-        if let Some(address) = address {
-            access.check(address).map_err(|error| Failure::Configuration(format!("{option}: {error}")))?;
-        }
+    if let Some(address) = listen {
+        access.check(address).map_err(|error| Failure::Configuration(format!("--listen: {error}")))?;
     }
     let instance = Uuid::new_v4();
     let (pool, address_policy) = match delivery {
-        Some(delivery) => (delivery.pool.clone(), address_policy(delivery)),
+        Some(delivery) => (delivery.pool.clone(), delivery.address.policy()),
         None => (DEFAULT_POOL.to_owned(), AddressPolicy::public_https()),
     };
     if pool.is_empty() || pool.len() > POOL_NAME_BYTES_MAX {
@@ -100,7 +85,10 @@ fn settings(
         instance,
         database: database(role, common)?,
         queue: queue(role, &common.queue, &pool, instance)?,
-        sealing_key: Arc::new(sealing_key(&common.sealing_key_file)?),
+        sealing_key: Arc::new(
+            read_sealing_keys(&common.sealing_key_file)
+                .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
+        ),
         access,
         listen,
         admin_listen: common.admin_listen,
@@ -111,37 +99,28 @@ fn settings(
     })
 }
 
-fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
-    let url = common.database.expose();
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        if role != DispatcherRole::All {
-            return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
+/// Who may use the API.
+fn access(api: &ApiArguments) -> Result<Access, Failure> {
+    match (api.access, &api.issuers_file) {
+        (AccessKind::Open, None) => Ok(Access::Open),
+        (AccessKind::Open, Some(_)) => {
+            let message = "--issuers-file is of no use without tokens: add --access tokens";
+            Err(Failure::Configuration(message.to_owned()))
         }
-        // `sqlite://relative`, `sqlite:relative` and `sqlite:///absolute` are all usual.
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() {
-            return Err(Failure::Configuration("--database: sqlite: names no file; write sqlite:FILE".to_owned()));
+        (AccessKind::Tokens, file) => {
+            let tokens = TokenConfig::read(file.clone());
+            let tokens = tokens.map_err(|error| Failure::Configuration(format!("--issuers-file {error}")))?;
+            Ok(Access::Tokens(Arc::new(tokens)))
         }
-        return Ok(Database::Sqlite(PathBuf::from(path)));
     }
-    check_files(&common.database)?;
-    let pool_connections_max = common.database_connections_max;
-    Ok(Database::Postgres(PostgresConfig { pool_connections_max, ..PostgresConfig::new(url) }))
 }
 
-/// Whether the files are there that the database's URL names: they are read only when a server answers. Errors name the
-/// parameter at fault, never a value, which may be a key that stands in the place of its file.
-pub(crate) fn check_files(url: &Redacted<String>) -> Result<(), Failure> {
-    // What is no URL is told by the ledger.
-    let Ok(url) = Url::parse(url.expose()) else { return Ok(()) };
-    for (name, value) in url.query_pairs().filter(|(name, _)| DATABASE_FILES.contains(&&**name)) {
-        let wrong = |what: &str| Failure::Configuration(format!("the database's URL is wrong: {name}: {what}"));
-        if value.contains("-----BEGIN") {
-            return Err(wrong("it is the PEM itself; write it into a file and name that"));
-        }
-        File::open(&*value).map_err(|error| wrong(&format!("{error}; it names a file in PEM")))?;
+fn database(role: DispatcherRole, common: &CommonArguments) -> Result<Database, Failure> {
+    let url = common.database.expose();
+    if url.starts_with("sqlite:") && role != DispatcherRole::All {
+        return Err(only_in_one_process(role, "--database", "sqlite:", "postgres://"));
     }
-    Ok(())
+    Database::read(&common.database, common.database_connections_max)
 }
 
 fn queue(role: DispatcherRole, url: &Redacted<String>, pool: &str, instance: Uuid) -> Result<QueueChoice, Failure> {
@@ -166,45 +145,12 @@ fn only_in_one_process(role: DispatcherRole, option: &str, given: &str, needed: 
     ))
 }
 
-fn address_policy(arguments: &DeliveryArguments) -> AddressPolicy {
-    let only = |port: &AllowedPort| match port {
-        AllowedPort::Only(port) => Some(*port),
-        AllowedPort::Any => None,
-    };
-    let ports = if arguments.allow_port.contains(&AllowedPort::Any) {
-        PortRule::Any
-    } else if arguments.allow_port.is_empty() {
-        PortRule::Web
-    } else {
-        let usual = HTTPS_PORTS.into_iter().chain(HTTP_PORTS.into_iter().filter(|_| arguments.allow_http));
-        PortRule::Only(usual.chain(arguments.allow_port.iter().filter_map(only)).collect())
-    };
-    AddressPolicy {
-        allow: arguments.allow_address.clone(),
-        deny: arguments.deny_address.clone(),
-        allow_hosts: arguments.allow_host.clone(),
-        allow_http: arguments.allow_http,
-        ports,
-    }
-}
-
-fn sealing_key(path: &Path) -> Result<SealingKey, Failure> {
-    let failed = |what: String| Failure::Configuration(format!("--sealing-key-file {}: {what}", path.display()));
-    // With room for all of it, so that no copy is left behind by growing.
-    let mut bytes = Vec::with_capacity(2 * SEALING_KEY_BYTES);
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    let read = file.take(SEALING_KEY_BYTES as u64 + 1).read_to_end(&mut bytes);
-    let bytes = Redacted::new(bytes);
-    read.map_err(|error| failed(error.to_string()))?;
-    let key: &[u8; SEALING_KEY_BYTES] = bytes.expose().as_slice().try_into().map_err(|_| {
-        failed("must have exactly 32 bytes, which are the key itself; `head -c 32 /dev/urandom` makes one".to_owned())
-    })?;
-    Ok(SealingKey::from_bytes(key))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
+    use dispatcher_core::address::PortRule;
 
     use super::super::arguments::{Arguments, Command};
     use super::*;
@@ -212,7 +158,7 @@ mod tests {
     /// Settings of a command line; a valid key file is added.
     fn settings_of(line: &[&str]) -> Result<Settings, Failure> {
         let key = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(key.path(), [7; SEALING_KEY_BYTES]).unwrap();
+        std::fs::write(key.path(), [7; 32]).unwrap();
         let key = key.path().to_str().unwrap();
         let line = [&["dispatcher"], line, &["--sealing-key-file", key]].concat();
         match Arguments::try_parse_from(line).unwrap().command {
@@ -265,41 +211,31 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_place_of_a_file_is_refused_without_a_word_of_it() {
-        for (value, what) in [
-            (
-                "-----BEGIN%20PRIVATE%20KEY-----%0As3cret%0A-----END%20PRIVATE%20KEY-----",
-                "sslkey: it is the PEM itself",
-            ),
-            ("/no/s3cret", "sslkey: No such file"),
-        ] {
-            let url = Redacted::new(format!("postgres://u@h/d?sslkey={value}"));
-            let failure = check_files(&url).unwrap_err().to_string();
-            assert!(failure.contains(what) && !failure.contains("s3cret"), "{failure}");
-        }
+    fn open_access_is_refused_beyond_loopback_and_tokens_are_not() {
+        let line = |more: &[&str]| settings_of(&[&["ingest"], &SERVERS[..], more].concat());
+        let failure = line(&["--listen", "0.0.0.0:0"]).err().unwrap().to_string();
+        assert!(failure.contains("--listen: 0.0.0.0:0 is not a loopback address"), "{failure}");
+        assert!(failure.contains("--access tokens"), "{failure}");
+        let settings = line(&["--listen", "0.0.0.0:0", "--access", "tokens", "--admin-listen", "0.0.0.0:0"]).unwrap();
+        assert!(matches!(settings.access, Access::Tokens(tokens) if tokens.file.is_none()));
+        let deliver = settings_of(&[&["deliver"], &SERVERS[..], &["--admin-listen", "0.0.0.0:0"]].concat()).unwrap();
+        assert!(matches!(deliver.access, Access::Open) && deliver.listen.is_none());
     }
 
     #[test]
-    fn open_access_is_refused_beyond_loopback() {
-        for option in ["--listen", "--admin-listen"] {
-            let failure = settings_of(&[&["ingest"], &SERVERS[..], &[option, "0.0.0.0:0"]].concat()).err().unwrap();
-            assert!(
-                failure.to_string().contains(&format!("{option}: 0.0.0.0:0 is not a loopback address")),
-                "{failure}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_key_file_is_exactly_the_key() {
+    fn a_file_of_issuers_is_read_at_the_start() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
-        assert!(sealing_key(&path).unwrap_err().to_string().contains("No such file"));
-        for length in [0, 31, 33, 44, 64] {
-            std::fs::write(&path, vec![7; length]).unwrap();
-            assert!(sealing_key(&path).unwrap_err().to_string().contains("exactly 32 bytes"), "{length}");
-        }
-        std::fs::write(&path, [7; 32]).unwrap();
-        sealing_key(&path).unwrap();
+        let path = folder.path().join("issuers.json");
+        let line = |access: &str| {
+            let file = ["--access", access, "--issuers-file", path.to_str().unwrap()];
+            settings_of(&[&["ingest"], &SERVERS[..], &file].concat())
+        };
+        let failure = |access| line(access).err().unwrap().to_string();
+        assert!(failure("tokens").contains("issuers.json: No such file"));
+        std::fs::write(&path, "{\"issuers\": [{}]}").unwrap();
+        assert!(failure("tokens").contains("issuers.json: missing field `issuer`"));
+        std::fs::write(&path, "{\"issuers\": []}").unwrap();
+        assert!(matches!(line("tokens").unwrap().access, Access::Tokens(tokens) if tokens.file.is_some()));
+        assert!(failure("open").contains("--access tokens"));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::{OBSERVED_WAITING_MAX, RETENTION_DAYS_DEFAULT};
+use dispatcher_core::limits::{OBSERVED_WAITING_MAX, RETENTION_DAYS_DEFAULT, SNAPSHOT_POLL_INTERVAL_EMBEDDED};
 use dispatcher_core::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::heartbeat::Beating;
 use self::roles::Outside;
+pub use crate::access::Access;
+use crate::access::{IssuersTask, TokenGate, for_tokens_only};
 use crate::deliver::{DeliverConfig, Observed};
 use crate::http::{Client, ClientConfig, ClientError, ResolverConfig};
 use crate::ingest::{AdmissionLimits, BodyReader};
@@ -32,14 +34,6 @@ use crate::queue::Queue;
 use crate::readiness::Probe;
 use crate::server::{self, EarlyServer, ServerLimits};
 use crate::snapshot::{SnapshotLoader, SnapshotReceiver};
-
-/// Who may use the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Whoever reaches the listeners. So that of the API must be one that only this machine reaches, and both answer
-    /// only to names of this machine.
-    Open,
-}
 
 /// With whom the process shares the ledger.
 #[derive(Clone)]
@@ -127,6 +121,11 @@ impl ServiceConfig {
         )
         .await?;
         Beating::of(self, snapshot.clone()).beat().await?;
+        let loader = match self.tenure {
+            // Nobody tells of what the operator writes into the same file; a look costs little.
+            Tenure::Alone => loader.polling_each(SNAPSHOT_POLL_INTERVAL_EMBEDDED),
+            Tenure::Shared(_) => loader,
+        };
         Ok(Loaded { loader, snapshot, table_changed })
     }
 }
@@ -142,7 +141,10 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// Open access on an address that others can reach.
-    #[error("{0} is not a loopback address, and the API asks for no credentials: listen on 127.0.0.1 or [::1]")]
+    #[error(
+        "{0} is not a loopback address, and the API asks for no credentials: listen on 127.0.0.1 or [::1], or demand \
+         tokens (--access tokens)"
+    )]
     NotLoopback(SocketAddr),
     /// A listener has no address.
     #[error("the listener cannot be used: {0}")]
@@ -227,10 +229,10 @@ impl Service {
 
 impl Access {
     /// Whether a listener of the API may have this address.
-    pub fn check(self, address: SocketAddr) -> Result<(), ServiceError> {
+    pub fn check(&self, address: SocketAddr) -> Result<(), ServiceError> {
         match self {
             Self::Open if !server::is_loopback(address) => Err(ServiceError::NotLoopback(address)),
-            Self::Open => Ok(()),
+            Self::Open | Self::Tokens(_) => Ok(()),
         }
     }
 }
@@ -262,19 +264,51 @@ fn launch(
     (api, admin): (Option<EarlyServer>, Option<TcpListener>),
     shutdown: &CancellationToken,
 ) -> Result<JoinHandle<Result<(), ServiceError>>, ServiceError> {
-    let client = Client::new(ClientConfig {
-        address_policy: config.address_policy.clone(),
-        resolver: ResolverConfig { fixed_hosts: config.fixed_hosts.clone() },
-    })?;
+    let resolver = ResolverConfig { fixed_hosts: config.fixed_hosts.clone() };
+    let address_policy = config.address_policy.clone();
+    let client = Client::new(ClientConfig { address_policy, resolver: resolver.clone() })?;
+    let guard = Guard::new(config, shared, resolver)?;
     // Of this service alone: one that stops by itself stops nothing else of its owner's.
     let stopping = shutdown.child_token();
-    let parts = roles::start(config, loaded, shared, Outside { api, admin, client }, &stopping);
+    let parts = roles::start(config, loaded, shared, Outside { api, admin, client, guard }, &stopping);
     Ok(tokio::spawn(parts.run(stopping)))
 }
 
-/// What the kind of access asks of every request.
-pub fn guarded(router: Router, access: Access, metrics: &Arc<Metrics>) -> Router {
+/// What stands before the API.
+enum Guard {
+    /// Only names of this machine.
+    Open,
+    /// Only tokens, of issuers that the task looks after.
+    Tokens(TokenGate, Box<IssuersTask>),
+}
+
+impl Guard {
+    fn new(config: &ServiceConfig, shared: &Shared, resolver: ResolverConfig) -> Result<Self, ClientError> {
+        match &config.access {
+            Access::Open => Ok(Self::Open),
+            Access::Tokens(tokens) => {
+                let (snapshot, bodies) = (shared.snapshot.clone(), config.bodies.clone());
+                let (gate, task) = TokenGate::new(tokens, snapshot, resolver, bodies, Arc::clone(&config.metrics))?;
+                Ok(Self::Tokens(gate, Box::new(task)))
+            }
+        }
+    }
+
+    /// The API behind the guard, and what has to run beside it.
+    fn before(self, api: Router, metrics: &Arc<Metrics>) -> (Router, Option<IssuersTask>) {
+        match self {
+            Self::Open => (server::for_this_machine_only(api, Arc::clone(metrics)), None),
+            Self::Tokens(gate, task) => (for_tokens_only(api, gate), Some(*task)),
+        }
+    }
+}
+
+/// The admin routes as they are served on a listener: they show no tenant's data, so whoever is let reach them may. Where
+/// that is this machine alone, and nothing proves who asks, they answer only to its names, lest web pages ask.
+pub fn guarded_admin(admin: Router, access: &Access, listener: &TcpListener, metrics: &Arc<Metrics>) -> Router {
+    let is_of_this_machine_only = listener.local_addr().map_or(true, server::is_loopback);
     match access {
-        Access::Open => server::for_this_machine_only(router, Arc::clone(metrics)),
+        Access::Open if is_of_this_machine_only => server::for_this_machine_only(admin, Arc::clone(metrics)),
+        Access::Open | Access::Tokens(_) => admin,
     }
 }

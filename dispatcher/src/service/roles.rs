@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::Beating;
 use super::stages::{Parts, Stage};
-use super::{Loaded, ServiceConfig, Shared, Tenure, guarded, housekeeping};
+use super::{Guard, Loaded, ServiceConfig, Shared, Tenure, guarded_admin, housekeeping};
 use crate::admin::{self, Admin};
 use crate::api::{self, Api};
 use crate::deliver::Deliver;
@@ -22,6 +22,7 @@ pub(super) struct Outside {
     pub(super) api: Option<EarlyServer>,
     pub(super) admin: Option<TcpListener>,
     pub(super) client: Client,
+    pub(super) guard: Guard,
 }
 
 /// Starts the parts of the role.
@@ -39,14 +40,14 @@ pub(super) fn start(
     parts.spawn(Stage::Support, "heartbeat", |stop| beating.run(stop));
     let mut acceptor = None;
     if let Some(api) = outside.api {
-        acceptor = Some(start_ingest(&mut parts, config, shared, api));
+        acceptor = Some(start_ingest(&mut parts, config, shared, (api, outside.guard)));
     }
     if config.role.delivers() {
         start_delivery(&mut parts, config, shared, outside.client);
     }
     if let Some(listener) = outside.admin {
         let admin = Admin { probe: Arc::clone(&config.probe), metrics: Arc::clone(&config.metrics) };
-        let router = guarded(admin::router(admin), config.access, &config.metrics);
+        let router = guarded_admin(admin::router(admin), &config.access, &listener, &config.metrics);
         let limits = config.server;
         parts.spawn(Stage::Support, "admin", |stop| server::serve(listener, router, limits, stop));
     }
@@ -67,7 +68,12 @@ pub(super) fn start(
     parts
 }
 
-fn start_ingest(parts: &mut Parts, config: &ServiceConfig, shared: &Shared, server: EarlyServer) -> Acceptor {
+fn start_ingest(
+    parts: &mut Parts,
+    config: &ServiceConfig,
+    shared: &Shared,
+    (server, guard): (EarlyServer, Guard),
+) -> Acceptor {
     let (ledger, metrics) = (&config.ledger, &config.metrics);
     let (acceptor, accepting) = Acceptor::new(Arc::clone(ledger), Arc::clone(&config.queue), Arc::clone(metrics));
     let (admission, counting) = Admission::new(Arc::clone(ledger), config.admission, Arc::clone(metrics));
@@ -88,7 +94,11 @@ fn start_ingest(parts: &mut Parts, config: &ServiceConfig, shared: &Shared, serv
         due_changed: Arc::clone(&shared.due_changed),
         metrics: Arc::clone(metrics),
     };
-    server.open(guarded(api::router(api, ingest), config.access, metrics));
+    let (router, issuers) = guard.before(api::router(api, ingest), metrics);
+    if let Some(issuers) = issuers {
+        parts.spawn(Stage::Support, "issuers", |stop| issuers.run(stop));
+    }
+    server.open(router);
     parts.spawn(Stage::Serve, "api", |stop| server.run(stop));
     acceptor
 }

@@ -248,7 +248,7 @@ async fn an_endpoint_that_signs_with_ed25519_shows_the_public_keys_in_force() {
     secrets.keys = keys;
     row.sealed = sealing_key().seal(row.id, &secrets);
     row.policy.signing_scheme = SigningScheme::StandardWebhooksEd25519;
-    world.ledger.publish_table(TableChange { put: vec![Row::Endpoint(row)], drop: Vec::new() }).await.unwrap();
+    world.ledger.publish_table(TableChange { put: vec![Row::Endpoint(row)], drop: Vec::new() }, None).await.unwrap();
     world.table_changed.notify_one();
     eventually("the endpoint is routed", || async {
         world.get("/v1/tenants/shop/endpoints/signed").await.status == 200
@@ -265,7 +265,7 @@ async fn an_endpoint_that_signs_with_ed25519_shows_the_public_keys_in_force() {
 async fn a_changed_table_is_used_at_once_and_a_disabled_endpoint_is_shown() {
     let world = World::start().await;
     let put = vec![endpoint_row("new", EndpointState::Active, RecipientRule::Any)];
-    world.ledger.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
+    world.ledger.publish_table(TableChange { put, drop: Vec::new() }, None).await.unwrap();
     world.table_changed.notify_one();
     eventually("the new endpoint is routed", || async {
         world.get("/v1/tenants/shop/endpoints/new").await.status == 200

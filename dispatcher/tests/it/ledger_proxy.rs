@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use dispatcher::ledger::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStep, Replayed, TableLoad,
 };
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use uuid::Uuid;
 
@@ -62,7 +63,7 @@ told_before! {
     disable(endpoint: EndpointId, revision: &str, reason: DisableReason) -> ();
     disabled() -> Vec<Disabled>;
     cancel_orphans(grace: Duration, rows_max: u32) -> u64;
-    publish_table(change: TableChange) -> TableVersion;
+    publish_table(change: TableChange, epoch: Option<u64>) -> TableVersion;
     load_table(since: Option<TableVersion>) -> TableLoad;
     events(tenant: TenantId, query: EventQuery) -> Page<EventRecord>;
     event(tenant: TenantId, event: EventId) -> Option<EventRecord>;
@@ -70,6 +71,12 @@ told_before! {
     delivery(tenant: TenantId, delivery: DeliveryId) -> Option<DeliveryRecord>;
     attempts(tenant: TenantId, delivery: DeliveryId, rows_max: u32) -> Vec<AttemptRecord>;
     replay(tenant: TenantId, delivery: DeliveryId) -> Replayed;
+    begin_replay(replay: NewReplay, epoch: Option<u64>) -> ReplayRecord;
+    replay_page(scope: ReplayScope, after: ReplayCursor, rows_max: u32) -> ReplayPage;
+    advance_replay(step: ReplayStep, epoch: Option<u64>) -> Option<ReplayRecord>;
+    settle_replay(
+        tenant: TenantId, replay: ReplayId, after: Option<DeliveryId>, rows_max: u32, epoch: Option<u64>
+    ) -> Option<ReplaySettled>;
     backlog() -> Backlog;
     balance() -> Vec<Balance>;
     endpoint_facts(tenant: TenantId, window: Duration) -> Vec<EndpointFacts>;
@@ -78,5 +85,7 @@ told_before! {
     beat(heartbeat: Heartbeat) -> Beat;
     retire(instance: Uuid) -> ();
     dispatchers(seen_within: Duration) -> Vec<DispatcherRecord>;
+    pool_loads(pools: &[String]) -> Vec<PoolLoad>;
+    publish_pool_metrics(metrics: &[PoolMetric]) -> ();
     maintain(retention: Duration) -> Maintained;
 }

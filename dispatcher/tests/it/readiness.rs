@@ -59,7 +59,7 @@ async fn a_consumer_that_has_stopped_never_looks_healthy() {
     let receiver = Receiver::start(200).await;
     let folder = tempfile::tempdir().unwrap();
     let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
-    ledger.publish_table(table(endpoint("sink", &receiver.url, policy()))).await.unwrap();
+    ledger.publish_table(table(endpoint("sink", &receiver.url, policy())), None).await.unwrap();
     let (hears, hearing) = watch::channel(false);
     let queue = Arc::new(DeafQueue(MemoryQueue::new(MEMORY_QUEUE_MESSAGES_MAX), hearing));
     let config = ServiceConfig::new(ledger, queue, Arc::new(sealing_key()), AddressPolicy::development());

@@ -41,7 +41,7 @@ impl Server {
     async fn start(sink: &Sink) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let ledger = SqliteLedger::open_in(data.path()).await?;
-        ledger.publish_table(table(&SealingKey::from_bytes(&SEALING_KEY), sink)).await?;
+        ledger.publish_table(table(&SealingKey::from_bytes(&SEALING_KEY), sink), None).await?;
         drop(ledger);
         let arguments: [&OsStr; 3] = ["serve".as_ref(), "--data".as_ref(), data.path().as_os_str()];
         let mut child = Child::again("serve", arguments)?;

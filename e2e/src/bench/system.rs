@@ -80,7 +80,7 @@ impl System {
         let config = PostgresConfig::new(&storage.database());
         PostgresLedger::migrate(&config).await?;
         let ledger = PostgresLedger::connect(config).await?;
-        ledger.publish_table(table(&SealingKey::from_bytes(&SEALING_KEY), sink)).await?;
+        ledger.publish_table(table(&SealingKey::from_bytes(&SEALING_KEY), sink), None).await?;
         let files = tempfile::tempdir()?;
         let key_file = files.path().join("sealing.key");
         fs::write(&key_file, SEALING_KEY)?;

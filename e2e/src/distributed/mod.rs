@@ -72,7 +72,7 @@ impl Distributed {
     /// Publishes the routes as they are now.
     pub async fn publish_routes(&self) -> Result<()> {
         let put = self.routes.rows(&self.sealing_key());
-        self.ledger.publish_table(TableChange { put, drop: Vec::new() }).await?;
+        self.ledger.publish_table(TableChange { put, drop: Vec::new() }, None).await?;
         Ok(())
     }
 

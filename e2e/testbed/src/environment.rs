@@ -1,6 +1,6 @@
 //! What the environment says about servers. Read here and nowhere else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use url::Url;
@@ -11,6 +11,14 @@ pub const DATABASE_URL: &str = "HARBORHOOK_TEST_DATABASE_URL";
 pub const AMQP_URL: &str = "HARBORHOOK_TEST_AMQP_URL";
 /// Names the management plugin of that RabbitMQ server.
 pub const MANAGEMENT_URL: &str = "HARBORHOOK_TEST_RABBITMQ_MANAGEMENT_URL";
+/// Names a cluster: the path of a kubeconfig whose current context may do everything.
+pub const KUBECONFIG: &str = "HARBORHOOK_E2E_KUBECONFIG";
+/// Names the image of Harborhook in a cluster that images cannot be loaded into.
+pub const IMAGE: &str = "HARBORHOOK_E2E_IMAGE";
+/// Names the program `kubectl`.
+pub const KUBECTL: &str = "HARBORHOOK_KUBECTL";
+/// Names the program `helm`.
+pub const HELM: &str = "HARBORHOOK_HELM";
 /// `1` makes missing servers an error.
 pub const REQUIRE_SERVERS: &str = "HARBORHOOK_REQUIRE_SERVERS";
 
@@ -26,6 +34,14 @@ pub struct Environment {
     pub amqp_url: Option<String>,
     /// Value of [`MANAGEMENT_URL`].
     pub management_url: Option<String>,
+    /// Value of [`KUBECONFIG`].
+    pub kubeconfig: Option<PathBuf>,
+    /// Value of [`IMAGE`].
+    pub image: Option<String>,
+    /// Value of [`KUBECTL`].
+    pub kubectl: Option<PathBuf>,
+    /// Value of [`HELM`].
+    pub helm: Option<PathBuf>,
     /// Whether [`REQUIRE_SERVERS`] is `1`.
     pub require_servers: bool,
     /// Folder for what is made once: `$XDG_CACHE_HOME/harborhook`, else `$HOME/.cache/harborhook`.
@@ -56,9 +72,18 @@ impl Environment {
             database_url: variable(DATABASE_URL)?,
             amqp_url: variable(AMQP_URL)?,
             management_url: variable(MANAGEMENT_URL)?,
+            kubeconfig: variable(KUBECONFIG)?.map(PathBuf::from),
+            image: variable(IMAGE)?,
+            kubectl: variable(KUBECTL)?.map(PathBuf::from),
+            helm: variable(HELM)?.map(PathBuf::from),
             require_servers,
             cache: cache.map(|folder| folder.join("harborhook")),
         })
+    }
+
+    /// [`Self::cache`], or an error that says how to have one.
+    pub fn cache_folder(&self) -> Result<&Path> {
+        self.cache.as_deref().context("set HOME or XDG_CACHE_HOME: what servers are made of is kept there")
     }
 
     /// URL of the management plugin of the server at `amqp_url`: the one named, else the usual port of the same host

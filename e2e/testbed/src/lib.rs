@@ -16,25 +16,36 @@
 //! Private servers need Linux, root, and Debian's `mmdebstrap` once. Where that is missing every function here says so on
 //! the standard error stream and returns `None`; the test then returns early.
 
+mod cache;
+mod cluster;
 mod environment;
+pub mod image;
+mod kubectl;
+mod missing;
 mod postgres;
 mod proxy;
 mod rabbitmq;
 mod root;
+mod sandbox;
 mod service;
 
 use std::io::Write;
 use std::sync::{Arc, Weak};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio::sync::Mutex;
 
-pub use environment::{AMQP_URL, DATABASE_URL, Environment, MANAGEMENT_URL, REQUIRE_SERVERS};
+pub use cluster::{Cluster, NODE_ADDRESS, NODE_NAME};
+pub use environment::{
+    AMQP_URL, DATABASE_URL, Environment, HELM, IMAGE, KUBECONFIG, KUBECTL, MANAGEMENT_URL, REQUIRE_SERVERS,
+};
+pub use kubectl::{Kubectl, PortForward, TestNamespace};
 pub use postgres::{PostgresServer, TestDatabase};
 pub use proxy::Proxy;
 pub use rabbitmq::{RabbitServer, TestVhost};
 pub use root::{OLDEST, RELEASE, Release};
 
+use missing::or_skip;
 use root::Root;
 
 /// An empty database of the caller's own, dropped with the value.
@@ -138,20 +149,36 @@ async fn private_rabbitmq(
     }
 }
 
+/// A private cluster for one caller, whatever the environment names; ready when this returns.
+pub async fn kubernetes() -> Result<Option<Cluster>> {
+    let environment = Environment::read()?;
+    let started = Cluster::start(&environment).await?;
+    or_skip(started, &environment, "Kubernetes cluster", &format!("name a cluster in {KUBECONFIG}"))
+}
+
+/// The cluster that the environment names; where it names none, a private one that the tests of this process share.
+/// What a test makes there belongs in a [`Kubectl::namespace`] of its own.
+pub async fn cluster() -> Result<Option<Arc<Cluster>>> {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(cluster) = shared.upgrade() {
+        return Ok(Some(cluster));
+    }
+    let cluster = match Cluster::named(&Environment::read()?).await? {
+        Some(named) => Some(named),
+        None => kubernetes().await?,
+    };
+    let cluster = cluster.map(Arc::new);
+    *shared = cluster.as_ref().map(Arc::downgrade).unwrap_or_default();
+    Ok(cluster)
+}
+
 async fn root_or_skip(server: &str, release: Release) -> Result<Option<Root>> {
     let environment = Environment::read()?;
-    let required = environment.require_servers;
-    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&environment, release)).await??;
-    match prepared {
-        Ok(root) => Ok(Some(root)),
-        Err(missing) if required => {
-            bail!("{REQUIRE_SERVERS} is set, but no private {server} server can be started: {missing}")
-        }
-        Err(missing) => {
-            announce(&format!("skipped: no private {server} server can be started: {missing}"));
-            Ok(None)
-        }
-    }
+    let prepared = environment.clone();
+    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&prepared, release)).await??;
+    let alternative = format!("name running servers in {DATABASE_URL} and {AMQP_URL}");
+    or_skip(prepared, &environment, &format!("{server} server"), &alternative)
 }
 
 /// Writes a line to the real standard error stream; the print macros would be captured by the test that passes.

@@ -1,16 +1,17 @@
 //! Runs a command with real servers.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
+mod command;
 
-use anyhow::{Context, Result};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use rustix::process::{Pid, Signal, kill_process_group};
-use testbed::{AMQP_URL, DATABASE_URL, Environment, MANAGEMENT_URL, PostgresServer, RabbitServer};
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use command::{Signals, exit_code_of_signal};
+use testbed::{Environment, HELM, KUBECONFIG, KUBECTL};
 
-/// Real PostgreSQL and RabbitMQ servers for tests.
+/// Real PostgreSQL, RabbitMQ and Kubernetes for tests.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -19,77 +20,97 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Starts a private server of each kind that the environment does not name, runs COMMAND with their URLs in its
-    /// environment, and ends the servers after it. Exits as COMMAND does.
+    /// Starts a private server of each kind that the environment does not name, and a cluster, runs COMMAND with their
+    /// names in its environment, and ends them after it. Exits as COMMAND does.
     Run {
         /// Program and arguments.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Starts a private Kubernetes cluster of one node, says how to use it, and ends it on an interrupt.
+    Cluster {
+        /// Loads these images (docker-archive) into it.
+        #[arg(long = "image", value_name = "FILE")]
+        images: Vec<PathBuf>,
+    },
+    /// Loads images (docker-archive) into the cluster that the environment names.
+    Load {
+        /// Archives.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+    },
+    /// Builds Harborhook's image of programs that are compiled already, and writes it as a docker-archive.
+    Image {
+        /// Folder with `operator`, `dispatcher` and `harborctl`.
+        #[arg(long)]
+        binaries: PathBuf,
+        /// Archive to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Name of the image.
+        #[arg(long, default_value = "localhost/harborhook:latest")]
+        tag: String,
+    },
 }
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Arguments { action: Action::Run { command } } = Arguments::parse();
-    // From the first moment, so that no signal ends this process and leaves the command behind.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let servers = tokio::select! {
-        servers = Servers::start() => servers?,
-        _ = interrupt.recv() => return Ok(exit_code_of_signal(Signal::INT)),
-        _ = terminate.recv() => return Ok(exit_code_of_signal(Signal::TERM)),
+    match Arguments::parse().action {
+        Action::Run { command } => command::run(&command).await,
+        Action::Cluster { images } => cluster(&images).await,
+        Action::Load { images } => load(&images).await,
+        Action::Image { binaries, output, tag } => image(binaries, output, tag).await,
+    }
+}
+
+async fn cluster(images: &[PathBuf]) -> Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let start = async {
+        let Some(cluster) = testbed::kubernetes().await? else { bail!("there is no cluster") };
+        for image in images {
+            cluster.load_image(image).await?;
+        }
+        Ok(cluster)
     };
-    let mut child = servers.command(&command).spawn().with_context(|| format!("{} does not start", command[0]))?;
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(exit_code(status?)),
-            _ = interrupt.recv() => pass_on(Signal::INT, &child)?,
-            _ = terminate.recv() => pass_on(Signal::TERM, &child)?,
-        }
+    let cluster = tokio::select! {
+        cluster = start => cluster?,
+        signal = signals.next() => return Ok(exit_code_of_signal(signal)),
+    };
+    let names = [
+        (KUBECONFIG, cluster.kubeconfig()),
+        (KUBECTL, cluster.kubectl_program()),
+        (HELM, cluster.helm_program()),
+        ("KUBECONFIG", cluster.kubeconfig()),
+    ];
+    say(&names.map(|(name, path)| format!("export {name}={}", path.display())).join("\n"))?;
+    say(&format!(
+        "# {} get nodes\n# The cluster ends with this command, or on an interrupt.",
+        cluster.kubectl_program().display()
+    ))?;
+    Ok(exit_code_of_signal(signals.next().await))
+}
+
+async fn load(images: &[PathBuf]) -> Result<ExitCode> {
+    if Environment::read()?.kubeconfig.is_none() {
+        bail!("name the cluster in {KUBECONFIG}");
     }
-}
-
-/// The private servers of this run; they end when it is dropped.
-struct Servers {
-    postgres: Option<PostgresServer>,
-    rabbitmq: Option<RabbitServer>,
-}
-
-impl Servers {
-    async fn start() -> Result<Self> {
-        let environment = Environment::read()?;
-        let postgres =
-            async { if environment.database_url.is_some() { Ok(None) } else { testbed::postgres(&[]).await } };
-        let rabbitmq = async { if environment.amqp_url.is_some() { Ok(None) } else { testbed::rabbitmq(&[]).await } };
-        let (postgres, rabbitmq) = tokio::try_join!(postgres, rabbitmq)?;
-        Ok(Self { postgres, rabbitmq })
+    let cluster = testbed::cluster().await?.context("there is no cluster")?;
+    for image in images {
+        cluster.load_image(image).await?;
     }
-
-    /// The command in a process group of its own, so that a signal reaches all of it.
-    fn command(&self, command: &[String]) -> Command {
-        let mut process = Command::new(&command[0]);
-        process.args(&command[1..]).process_group(0);
-        if let Some(postgres) = &self.postgres {
-            process.env(DATABASE_URL, postgres.url());
-        }
-        if let Some(rabbitmq) = &self.rabbitmq {
-            process.env(AMQP_URL, rabbitmq.url()).env(MANAGEMENT_URL, rabbitmq.management_url());
-        }
-        process
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn pass_on(signal: Signal, child: &Child) -> Result<()> {
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the command has ended")?;
-    kill_process_group(group, signal).context("cannot pass the signal on")
+async fn image(binaries: PathBuf, output: PathBuf, tag: String) -> Result<ExitCode> {
+    let environment = Environment::read()?;
+    let output = std::path::absolute(output)?;
+    let shown = format!("{tag} is in {}", output.display());
+    let build = move || testbed::image::build(&environment, &binaries, &tag, Path::new(&output));
+    tokio::task::spawn_blocking(build).await??;
+    say(&shown)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// As a shell reports it: the command's own code, or 128 and the number of the signal that ended it.
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
-}
-
-fn exit_code_of_signal(signal: Signal) -> ExitCode {
-    u8::try_from(128 + signal.as_raw()).map_or(ExitCode::FAILURE, ExitCode::from)
+fn say(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("the output is closed")
 }

@@ -162,7 +162,7 @@ impl Drop for TestDatabase {
             return; // The server goes with it.
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        if let Err(error) = crate::service::block_on_own_thread(execute(&self.server_url, statement)) {
+        if let Err(error) = crate::sandbox::block_on_own_thread(execute(&self.server_url, statement)) {
             announce(&format!("the database {} was left behind: {error:#}", self.name));
         }
     }

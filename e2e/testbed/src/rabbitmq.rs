@@ -199,7 +199,7 @@ impl Drop for TestVhost {
             return; // The server goes with it.
         }
         let path = format!("/api/vhosts/{}", self.name);
-        if let Err(error) = crate::service::block_on_own_thread(manage(&self.management_url, Method::DELETE, path)) {
+        if let Err(error) = crate::sandbox::block_on_own_thread(manage(&self.management_url, Method::DELETE, path)) {
             announce(&format!("the vhost {} was left behind: {error:#}", self.name));
         }
     }

@@ -1,15 +1,14 @@
 //! The root folder that private servers run in: a small Debian, made once and kept in the user's cache.
 
-use std::fmt;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
 use crate::announce;
+use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
+use crate::missing::{Missing, missing};
 
 /// What private servers are made of.
 #[derive(Clone, Copy, Debug)]
@@ -51,68 +50,27 @@ pub(crate) struct Root {
     pub(crate) release: Release,
 }
 
-/// Why this machine cannot have private servers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Missing {
-    Root,
-    Unshare,
-    Mmdebstrap,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (reason, cure) = match self {
-            Self::Root => ("it needs root", "run the tests as root"),
-            Self::Unshare => ("unshare is not installed", "apt-get install util-linux"),
-            Self::Mmdebstrap => ("mmdebstrap is not installed", "apt-get install mmdebstrap debian-archive-keyring"),
-        };
-        write!(
-            formatter,
-            "{reason}; {cure}, or name running servers in {} and {}",
-            crate::DATABASE_URL,
-            crate::AMQP_URL
-        )
-    }
-}
+/// What a root folder is made with.
+const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "apt-get install mmdebstrap debian-archive-keyring");
+/// What servers run in.
+pub(crate) const UNSHARE: (&str, &str) = ("unshare", "apt-get install util-linux");
 
 impl Root {
     /// The root folder of a release, made now when it is not in the cache. Blocks: for about half a minute when it is
     /// made, and for as long as another process makes it.
     pub(crate) fn prepare(environment: &Environment, release: Release) -> Result<Result<Self, Missing>> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Err(Missing::Root));
+        if let Some(missing) = missing(&[UNSHARE]) {
+            return Ok(Err(missing));
         }
-        if !is_installed("unshare") {
-            return Ok(Err(Missing::Unshare));
+        let folder = environment.cache_folder()?.join(folder_name(&release));
+        if !folder.exists() {
+            if let Some(missing) = missing(&[MMDEBSTRAP]) {
+                return Ok(Err(missing));
+            }
+            build_once(&folder, |partial| debootstrap(&release, partial))?;
         }
-        let cache = environment.cache.as_deref().context("set HOME or XDG_CACHE_HOME: the servers are kept there")?;
-        let root = Self { folder: cache.join(folder_name(&release)), release };
-        if root.folder.exists() {
-            return Ok(Ok(root));
-        }
-        if !is_installed("mmdebstrap") {
-            return Ok(Err(Missing::Mmdebstrap));
-        }
-        fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        build_once(cache, &root.folder, |partial| debootstrap(&release, partial))?;
-        Ok(Ok(root))
+        Ok(Ok(Self { folder, release }))
     }
-}
-
-/// Runs `build` unless `folder` exists, alone among all processes that share the cache. What `build` makes under a
-/// temporary name becomes `folder` only when it is complete.
-fn build_once(cache: &Path, folder: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let lock = File::create(cache.join("lock")).context("cannot make the lock file of the cache")?;
-    lock.lock().context("cannot lock the cache")?;
-    if folder.exists() {
-        return Ok(());
-    }
-    let partial = folder.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).context("cannot remove what an interrupted run left")?;
-    }
-    build(&partial)?;
-    fs::rename(&partial, folder).context("cannot put the finished folder in its place")
 }
 
 fn debootstrap(release: &Release, folder: &Path) -> Result<()> {
@@ -133,17 +91,8 @@ fn debootstrap(release: &Release, folder: &Path) -> Result<()> {
 
 /// Another release, package list or hook is another folder.
 fn folder_name(release: &Release) -> String {
-    let mut hash = Sha256::new();
-    for part in release.packages.iter().chain(&[HOSTS_HOOK]) {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    format!("servers-{}-{}", release.suite, hex::encode(&hash.finalize()[..6]))
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let parts = release.packages.iter().chain(&[HOSTS_HOOK]);
+    format!("servers-{}-{}", release.suite, fingerprint(parts))
 }
 
 #[cfg(test)]
@@ -157,48 +106,5 @@ mod tests {
         assert_eq!(folder_name(&RELEASE), folder_name(&RELEASE));
         assert_ne!(folder_name(&RELEASE), folder_name(&other_suite));
         assert_ne!(folder_name(&RELEASE), folder_name(&other_packages));
-    }
-
-    #[test]
-    fn a_failed_build_leaves_nothing_that_looks_complete() {
-        let cache = tempfile::tempdir().unwrap();
-        let folder = cache.path().join("servers-x");
-        let half = |partial: &Path| {
-            fs::create_dir(partial)?;
-            bail!("the network is down")
-        };
-        build_once(cache.path(), &folder, half).unwrap_err();
-        assert!(!folder.exists());
-        build_once(cache.path(), &folder, |partial| Ok(fs::create_dir(partial)?)).unwrap();
-        assert!(folder.exists());
-    }
-
-    #[test]
-    fn two_builders_at_once_build_one_folder() {
-        let cache = tempfile::tempdir().unwrap();
-        let folder = cache.path().join("servers-x");
-        let builds = std::sync::atomic::AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    build_once(cache.path(), &folder, |partial| {
-                        builds.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        Ok(fs::create_dir(partial)?)
-                    })
-                    .unwrap();
-                });
-            }
-        });
-        assert_eq!(builds.into_inner(), 1);
-    }
-
-    #[test]
-    fn a_missing_part_names_the_cure() {
-        for (missing, cure) in
-            [(Missing::Root, "as root"), (Missing::Unshare, "util-linux"), (Missing::Mmdebstrap, "install mmdebstrap")]
-        {
-            let text = missing.to_string();
-            assert!(text.contains(cure) && text.contains(crate::DATABASE_URL), "{text}");
-        }
     }
 }

@@ -1,28 +1,14 @@
-//! One private server: a process with mount, process and IPC namespaces of its own, so that one signal ends all of it.
+//! One private server of the root folder, in a sandbox.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
 use crate::root::Root;
+use crate::sandbox::Sandbox;
 
-/// Longest time from the start of a server to its first answer, on a busy machine.
-const START_MAX: Duration = Duration::from_mins(2);
-/// Time between two questions to a server that starts.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest time that the end of a test waits for its clean-up.
-const CLEAN_UP_MAX: Duration = Duration::from_secs(10);
-/// End of the server's log that an error shows, in lines.
-const LOG_LINES_MAX: usize = 40;
 /// Ports to choose from: below the range that Linux gives to clients (32768 and up), so that a port stays free while its
 /// server is down.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -58,10 +44,7 @@ pub(crate) struct Service {
     user: &'static str,
     /// Size of a disk of its own for `/srv/data`, in mebibytes.
     disk_mebibytes: Option<u32>,
-    state: TempDir,
-    /// `unshare`, the parent of PID 1.
-    process: Option<Child>,
-    started: Instant,
+    sandbox: Sandbox,
 }
 
 impl Service {
@@ -73,68 +56,31 @@ impl Service {
         disk_mebibytes: Option<u32>,
         files: &[(&str, &str)],
     ) -> Result<Self> {
-        // It holds a password.
-        let permissions = fs::Permissions::from_mode(0o700);
-        let state = tempfile::Builder::new().prefix("harborhook-testbed-").permissions(permissions).tempdir()?;
-        for (name, content) in files {
-            // Passwords and keys among them: servers refuse a key that others can read.
-            let file = File::options().create_new(true).write(true).mode(0o600).open(state.path().join(name));
-            let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
-            written.with_context(|| format!("cannot write {name}"))?;
-        }
-        Ok(Self { root: root.clone(), user, disk_mebibytes, state, process: None, started: Instant::now() })
+        Ok(Self { root: root.clone(), user, disk_mebibytes, sandbox: Sandbox::new(files)? })
     }
 
     /// Starts the process. Whether the server answers is for [`Self::wait_a_moment`] and its caller to find out.
     pub(crate) fn start(&mut self) -> Result<()> {
-        self.kill()?;
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let process = Command::new("unshare")
-            .args(["--mount", "--pid", "--ipc", "--fork", "--kill-child", "sh", "-c", INIT, "init"])
-            .args([self.root.folder.as_path(), self.state.path(), Path::new(self.user)])
-            .arg(self.disk_mebibytes.map(|mebibytes| mebibytes.to_string()).unwrap_or_default())
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // An interrupt from the terminal is for the tests; they end the server when they are done with it.
-            .process_group(0)
-            .spawn()
-            .context("unshare does not start")?;
-        self.process = Some(process);
-        self.started = Instant::now();
-        Ok(())
+        let disk = self.disk_mebibytes.map(|mebibytes| mebibytes.to_string()).unwrap_or_default();
+        let state = self.sandbox.folder().to_owned();
+        let arguments = [self.root.folder.as_path(), &state, Path::new(self.user), Path::new(&disk)];
+        self.sandbox.start(&["--mount", "--ipc"], INIT, &arguments)
     }
 
-    /// Pauses between two questions to a server that does not answer yet. An error, with the end of its log, when it has
-    /// ended or had enough time.
+    /// [`Sandbox::wait_a_moment`].
     pub(crate) async fn wait_a_moment(&mut self) -> Result<()> {
-        let process = self.process.as_mut().context("the server was not started")?;
-        if let Some(status) = process.try_wait()? {
-            bail!("the server ended while it started ({status})\n{}", self.log_end());
-        }
-        if self.started.elapsed() > START_MAX {
-            bail!("the server did not answer within {START_MAX:?}\n{}", self.log_end());
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-        Ok(())
+        self.sandbox.wait_a_moment().await
     }
 
     /// SIGKILL to PID 1, which ends every process of the server. Returns when they are gone; nothing to do when it does
     /// not run.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        match init_of(&process) {
-            // It may have ended by itself since.
-            Some(init) => drop(kill_process(init, Signal::KILL)),
-            None => process.kill()?,
-        }
-        process.wait().context("cannot wait for the end of the server")?;
-        Ok(())
+        self.sandbox.kill()
     }
 
     /// The folder that it sees as `/srv`.
     pub(crate) fn folder(&self) -> &Path {
-        self.state.path()
+        self.sandbox.folder()
     }
 
     /// The folder as the server sees it, its own mounts included, for this process. An error when it does not run.
@@ -165,34 +111,8 @@ impl Service {
 
     /// Process id of its PID 1 as the host sees it.
     pub(crate) fn process_id(&self) -> Option<u32> {
-        self.process.as_ref().and_then(init_of).map(|pid| pid.as_raw_nonzero().get().unsigned_abs())
+        self.sandbox.process_id()
     }
-
-    fn log(&self) -> PathBuf {
-        self.state.path().join("log")
-    }
-
-    fn log_end(&self) -> String {
-        let log = fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n")
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if let Err(error) = self.kill() {
-            crate::announce(&format!("a private server was not ended: {error:#}"));
-        }
-    }
-}
-
-/// The only child of `unshare`.
-fn init_of(process: &Child) -> Option<Pid> {
-    let id = process.id();
-    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
-    Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
 }
 
 /// `N` different loopback ports that nothing listens on.
@@ -212,16 +132,6 @@ pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
         *port = listener.local_addr()?.port();
     }
     Ok(ports)
-}
-
-/// Runs a future to its end from a destructor, wherever that runs: on a runtime of its own, for at most
-/// [`CLEAN_UP_MAX`].
-pub(crate) fn block_on_own_thread(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { tokio::time::timeout(CLEAN_UP_MAX, work).await.context("no answer in time")? })
-    };
-    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| bail!("the clean-up panicked"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tests of the whole, one binary so that it links once.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod chart;
 mod dependencies;
 mod faults;
 mod habits;

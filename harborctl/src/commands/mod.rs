@@ -4,6 +4,7 @@ mod completions;
 mod delivery;
 mod endpoint;
 mod event;
+mod plan;
 mod receiver;
 mod route;
 mod subscription;
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Endpoint(command) => endpoint::run(&client()?, command, output).await,
         Command::Subscription(command) => subscription::run(&client()?, command, output).await,
         Command::Route(arguments) => route::run(&client()?, arguments, output).await,
+        Command::Plan(arguments) => plan::run(&arguments, output),
         Command::Verify(arguments) => verify::run(&arguments, cli::secret_from_environment().as_ref(), output),
         Command::Receiver(arguments) => receiver::run(&arguments, output).await,
         Command::Completions { shell } => completions::run(shell, output),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::clock::now_unix_ms;
+use dispatcher::process::StopSignals;
 use dispatcher_core::limits::RECEIVER_SEEN_MAX;
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -15,7 +16,6 @@ use crate::exit::{Exit, Failure};
 use crate::listen;
 use crate::output::{Format, Output};
 use crate::receiver::{self, Answer, Behaviour, Key, KeyBook, Seen, Verdict};
-use crate::stop::StopSignals;
 use crate::table;
 use crate::times::time_of_day;
 
@@ -24,7 +24,7 @@ pub(crate) async fn run(arguments: &ReceiverArguments, output: &Output) -> Resul
     if output.format() == Format::Yaml {
         return Err(Failure::Local("receiver prints --output table or json".to_owned()));
     }
-    let mut stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen().map_err(|error| Failure::Local(error.to_string()))?;
     output.go_live()?;
     let behaviour = behaviour(arguments)?;
     let mut keys = KeyBook::default();

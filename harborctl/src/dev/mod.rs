@@ -20,6 +20,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use dispatcher::process::StopSignals;
 use dispatcher_core::seal::SealingKey;
 
 use self::data_folder::DataFolder;
@@ -32,14 +33,13 @@ use crate::cli::DevArguments;
 use crate::exit::{Exit, Failure};
 use crate::listen;
 use crate::output::{Format, Output};
-use crate::stop::StopSignals;
 
 /// Runs `dev` until it is stopped or, with `--once`, until everything is finished.
 pub(crate) async fn run(arguments: DevArguments, output: &Output) -> Result<Exit, Failure> {
     if output.format() == Format::Yaml {
         return Err(Failure::Local("dev prints --output table or json".to_owned()));
     }
-    let stop = StopSignals::listen()?;
+    let stop = StopSignals::listen().map_err(|error| Failure::Local(error.to_string()))?;
     output.go_live()?;
     let listener = listen::bind_loopback("--listen", arguments.listen).await?;
     let admin = match arguments.admin {

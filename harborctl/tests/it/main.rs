@@ -6,6 +6,7 @@ mod data;
 mod dev;
 mod edit;
 mod not_ready;
+mod plan;
 mod readme;
 mod receiver;
 mod restart;

@@ -1,21 +1,21 @@
 //! The rows of endpoints.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Endpoint, REQUESTED_AT_ANNOTATION};
+use crds::condition::Reason;
+use crds::{Endpoint, Kind};
 use dispatcher_core::id::{EndpointId, TenantId};
 use dispatcher_core::limits::SIGNING_KEYS_MAX;
 use dispatcher_core::recipient::RecipientRule;
-use dispatcher_core::table::{EndpointRow, EndpointSecrets, EndpointState, SigningKey, SigningScheme};
-use sha2::{Digest, Sha256};
+use dispatcher_core::table::{EndpointRow, EndpointState, RowKey, SigningKey, SigningScheme};
 
-use super::{GenerateSecret, PlanContext, Planned, Published};
-use crate::validate::{ValidatedEndpoint, validate_endpoint};
-use crate::world::{SecretState, World};
+use super::revision::{Before, revision};
+use super::{GenerateSecret, Memory, PlanContext, Planned, Situation};
+use crate::validate::{Problem, ValidatedEndpoint, validate_endpoint};
+use crate::world::{SecretState, World, named_secrets};
 use crate::{effective, generate};
-
-/// Bytes of a revision's digest that are kept: enough to tell changes of one endpoint apart.
-const REVISION_BYTES: usize = 8;
 
 /// What holds while an endpoint is invalid.
 const HELD: &str = "deliveries wait until it is valid again";
@@ -23,53 +23,125 @@ const HELD: &str = "deliveries wait until it is valid again";
 /// A planned endpoint.
 pub(super) struct PlannedEndpoint<'a> {
     pub(super) planned: Planned<'a, Endpoint, EndpointRow>,
+    /// Whether it was left as it is, because a Secret that it names has not been read yet.
+    pub(super) is_undecided: bool,
     /// When the next old key retires.
     pub(super) retires_in: Option<Duration>,
     /// The Secret that it waits for.
     pub(super) generate: Option<GenerateSecret>,
 }
 
+/// What was found out about an endpoint.
+struct Judged {
+    /// The row that it deserves, unless that is the published one.
+    row: Option<EndpointRow>,
+    problems: Vec<Problem>,
+    /// When a signing key in the row retires.
+    retires_at_unix_ms: Option<u64>,
+}
+
 /// Plans one endpoint: the row that it deserves, or, while it is invalid, the last one with nothing leaving.
 pub(super) fn plan_endpoint<'a>(
-    resource: &'a Endpoint,
-    (tenant, namespace, name): (TenantId, &'a str, &'a str),
-    world: &World,
-    context: &PlanContext<'_>,
-    published: &Published<'_>,
-    now_unix_ms: u64,
+    resource: &'a Arc<Endpoint>,
+    (tenant, namespace, name, id): (TenantId, &'a str, &'a str, EndpointId),
+    situation: &Situation<'a>,
+    memory: &mut Memory,
 ) -> PlannedEndpoint<'a> {
-    let id = EndpointId::derive(tenant, name);
+    let Situation { world, published, now_unix_ms, .. } = situation;
     let previous = published.endpoints.get(&id).copied();
-    let valid = validate_endpoint(resource, world, context.address_policy);
-    let is_current = valid.is_ok();
-    let (row, problems) = match valid {
-        Ok(valid) => (Some(row_of(resource, (tenant, name), valid, previous, context, now_unix_ms)), Vec::new()),
-        Err(problems) => {
-            let state = match problems.first() {
-                Some(problem) if !resource.spec.suspend => {
-                    EndpointState::Held { reason: problem.reason.as_str().to_owned() }
-                }
-                _ => EndpointState::Suspended,
-            };
-            (previous.map(|previous| (EndpointRow { state, ..previous.clone() }, None)), problems)
+    let malformed = situation.malformed(Kind::Endpoint, namespace, name);
+    let named = if malformed.is_some() { Vec::new() } else { names_of_secrets(resource) };
+    let is_unread = |name: &String| matches!(world.secrets.get(namespace, name), Some(SecretState::Unread));
+    let is_undecided = named.iter().any(is_unread);
+    let judged = match malformed {
+        Some(problem) => Judged { row: None, problems: vec![problem], retires_at_unix_ms: None },
+        None if is_undecided => {
+            let problems = vec![Problem::new(Reason::Pending, "", "a Secret is being read")];
+            Judged { row: None, problems, retires_at_unix_ms: None }
+        }
+        None => judge(resource, (tenant, namespace, name, id), named, situation, memory),
+    };
+    let is_current = judged.problems.is_empty();
+    let key = RowKey::Endpoint(id);
+    let (row, row_version) = match (judged.row, previous) {
+        (None, Some(previous)) if is_current => (Some(Cow::Borrowed(previous)), Some(published.version(key))),
+        (row, previous) => {
+            let last = previous.filter(|_| !is_current);
+            let last =
+                last.map(|last| last_row(resource, last, judged.problems.first(), is_undecided, situation.context));
+            published.compare(key, row.or(last), previous)
         }
     };
-    let (row, retires_in) = row.unzip();
     let has_row = row.is_some();
     PlannedEndpoint {
-        retires_in: retires_in.flatten(),
+        is_undecided,
+        retires_in: judged.retires_at_unix_ms.map(|at| Duration::from_millis(at.saturating_sub(*now_unix_ms))),
         generate: secret_to_make(resource, namespace, name, world),
         planned: Planned {
             resource,
             namespace,
             name,
-            is_published: row.as_ref() == previous,
             row,
-            problems,
+            row_version,
+            problems: judged.problems,
             meanwhile: (!is_current && has_row).then_some(HELD),
             is_current,
         },
     }
+}
+
+/// The last row of an endpoint that is not valid now.
+fn last_row(
+    resource: &Endpoint,
+    previous: &EndpointRow,
+    problem: Option<&Problem>,
+    is_undecided: bool,
+    context: &PlanContext<'_>,
+) -> EndpointRow {
+    let state = match problem {
+        _ if resource.spec.suspend => EndpointState::Suspended,
+        _ if is_undecided => previous.state.clone(),
+        Some(problem) => EndpointState::Held { reason: problem.reason.as_str().to_owned() },
+        None => EndpointState::Suspended,
+    };
+    held_row(previous, state, context)
+}
+
+/// Finds out what is wrong with an endpoint, and which row it deserves; or remembers it.
+fn judge(
+    resource: &Arc<Endpoint>,
+    (tenant, namespace, name, id): (TenantId, &str, &str, EndpointId),
+    named: Vec<String>,
+    situation: &Situation<'_>,
+    memory: &mut Memory,
+) -> Judged {
+    let Situation { world, context, published, now_unix_ms, .. } = situation;
+    let previous = published.endpoints.get(&id).copied();
+    let version = published.version(RowKey::Endpoint(id));
+    let pool_exists = world.pools.contains_key(effective::pool(&resource.spec));
+    if let Some(known) = memory.endpoint(id, resource, (namespace, &world.secrets), pool_exists) {
+        if !known.problems.is_empty() {
+            return Judged { row: None, problems: known.problems.clone(), retires_at_unix_ms: None };
+        }
+        if let Some(retires_at_unix_ms) = known.is_settled(previous, version, *now_unix_ms) {
+            return Judged { row: None, problems: Vec::new(), retires_at_unix_ms };
+        }
+    }
+    let verdict = validate_endpoint(resource, world, context.address_policy)
+        .map(|valid| row_of(resource, (tenant, name), valid, previous, context, *now_unix_ms));
+    memory.judge_endpoint(id, resource, (namespace, &world.secrets, named), pool_exists, verdict.clone());
+    match verdict {
+        Ok((row, retires_at_unix_ms)) => Judged { row: Some(row), problems: Vec::new(), retires_at_unix_ms },
+        Err(problems) => Judged { row: None, problems, retires_at_unix_ms: None },
+    }
+}
+
+/// Names of the Secrets that an endpoint needs, each once.
+fn names_of_secrets(resource: &Endpoint) -> Vec<String> {
+    let mut names: Vec<String> = named_secrets(resource).into_iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The Secret of an endpoint that names none, if it is not there, or if it was made for a scheme of the other kind.
@@ -81,7 +153,7 @@ fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &Worl
     let scheme = effective::signing_scheme(&resource.spec);
     let is_wanted = match world.secrets.get(namespace, &secret_name) {
         None => true,
-        Some(SecretState::Forbidden) => false,
+        Some(SecretState::Forbidden | SecretState::Unread) => false,
         Some(SecretState::Present(data)) => {
             data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))
         }
@@ -101,12 +173,13 @@ fn row_of(
     previous: Option<&EndpointRow>,
     context: &PlanContext<'_>,
     now_unix_ms: u64,
-) -> (EndpointRow, Option<Duration>) {
+) -> (EndpointRow, Option<u64>) {
     let id = EndpointId::derive(tenant, name);
     let ValidatedEndpoint { host, policy, mut secrets } = valid;
-    let revision = revision(resource, id, &secrets, context);
     // A row that does not open was sealed with a key that is gone, and its signing keys with it.
     let old = previous.and_then(|row| Some((row, context.sealing_key.open(id, &row.sealed).ok()?)));
+    let before = old.as_ref().map(|(row, old)| Before { revision: &row.revision, secrets: old });
+    let revision = revision(resource, id, &secrets, before, context);
     if let Some((row, old)) = old
         && is_ed25519(row.policy.signing_scheme) == is_ed25519(policy.signing_scheme)
     {
@@ -128,7 +201,16 @@ fn row_of(
         pool: effective::pool(&resource.spec).to_owned(),
         sealed: context.sealing_key.seal(id, &secrets),
     };
-    (row, retires_at.map(|at| Duration::from_millis(at.saturating_sub(now_unix_ms))))
+    (row, retires_at)
+}
+
+/// The last good row with nothing leaving, sealed with the key that seals now.
+fn held_row(previous: &EndpointRow, state: EndpointState, context: &PlanContext<'_>) -> EndpointRow {
+    let mut row = EndpointRow { state, ..previous.clone() };
+    if let Some(sealed) = context.sealing_key.renew(row.id, &row.sealed) {
+        row.sealed = sealed;
+    }
+    row
 }
 
 /// Old keys that go on signing, newest first: each until it retires, and never longer than the overlap from now on.
@@ -150,20 +232,4 @@ fn retiring_keys(
 
 fn is_ed25519(scheme: SigningScheme) -> bool {
     scheme == SigningScheme::StandardWebhooksEd25519
-}
-
-/// Changes with all that could heal a disabled endpoint: its spec, its Secrets, the annotation that asks.
-///
-/// The Secrets enter as they are sealed: a digest of the values themselves would let guesses be tried.
-fn revision(resource: &Endpoint, id: EndpointId, current: &EndpointSecrets, context: &PlanContext<'_>) -> String {
-    let spec = serde_json::to_vec(&resource.spec).unwrap_or_default();
-    let annotations = resource.metadata.annotations.as_ref();
-    let requested_at = annotations.and_then(|annotations| annotations.get(REQUESTED_AT_ANNOTATION));
-    let sealed = context.sealing_key.seal(id, current);
-    let mut digest = Sha256::new();
-    for part in [spec.as_slice(), requested_at.map_or(&[][..], String::as_bytes), sealed.0.as_bytes()] {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    hex::encode(&digest.finalize()[..REVISION_BYTES])
 }

@@ -10,11 +10,12 @@ use crds::subscription::{Subscription, SubscriptionStatus};
 use dispatcher::ledger::{DisableReason, Disabled, EndpointFacts};
 use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::EndpointId;
-use dispatcher_core::limits::FACTS_INTERVAL;
+use dispatcher_core::limits::{FACTS_INTERVAL, PROGRAMMED_LOOK_INTERVAL};
 use dispatcher_core::table::{EndpointRow, EndpointState, SubscriptionRow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ObjectStatus, Planned, StatusBody};
+use super::events::{PlannedEvent, transitions};
+use super::{ObjectStatus, Planned, StatusBody, StatusChange};
 use crate::conditions::{Conditions, find, time};
 use crate::facts;
 use crate::validate::Problem;
@@ -28,6 +29,7 @@ pub(super) struct Statuses<'a> {
     pub(super) changed: Vec<ObjectStatus>,
     pub(super) next_look_in: Option<Duration>,
     pools: &'a BTreeMap<String, Pool>,
+    ingest: &'a Pool,
     facts: HashMap<EndpointId, &'a EndpointFacts>,
     disabled: HashMap<EndpointId, &'a Disabled>,
     now_unix_ms: u64,
@@ -42,6 +44,7 @@ impl<'a> Statuses<'a> {
             changed: Vec::new(),
             next_look_in: None,
             pools: &world.pools,
+            ingest: &world.ingest,
             facts: world.facts.iter().map(|facts| (facts.endpoint, facts)).collect(),
             disabled: world.disabled.iter().map(|disabled| (disabled.endpoint, disabled)).collect(),
             now_unix_ms,
@@ -53,8 +56,9 @@ impl<'a> Statuses<'a> {
         let previous = present.map_or(&[][..], |status| &status.conditions);
         let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
         let mut conditions = Conditions::new(Kind::Endpoint, previous, generation, self.now_unix_ms);
-        let pool = planned.row.as_ref().and_then(|row| self.pools.get(&row.pool)).copied();
-        let programmed = programmed(planned, pool.unwrap_or(Pool { running: 0, up_to_date: 0 }), previous, generation);
+        let none = Pool::default();
+        let pool = planned.row.as_ref().and_then(|row| self.pools.get(&row.pool)).unwrap_or(&none);
+        let programmed = self.programmed(planned, pool, previous, generation);
         set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
         let delivering = self.delivering(planned, id, routed);
         let state = delivering.1;
@@ -66,7 +70,9 @@ impl<'a> Statuses<'a> {
             host: planned.row.as_ref().map(|row| row.host.clone()),
         };
         if present != Some(&status) {
-            self.push(planned.namespace, planned.name, StatusBody::Endpoint(status));
+            let change = StatusChange::of_endpoint(present, &status);
+            let events = transitions(planned.regarding(Kind::Endpoint), previous, &status.conditions);
+            self.push(planned, StatusBody::Endpoint(status), change, events);
         }
     }
 
@@ -79,12 +85,8 @@ impl<'a> Statuses<'a> {
         let previous = present.map_or(&[][..], |status| &status.conditions);
         let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
         let mut conditions = Conditions::new(Kind::Subscription, previous, generation, self.now_unix_ms);
-        // Any dispatcher may take an event in, so all of them must know the route.
-        let all = self.pools.values().fold(Pool { running: 0, up_to_date: 0 }, |sum, pool| Pool {
-            running: sum.running.saturating_add(pool.running),
-            up_to_date: sum.up_to_date.saturating_add(pool.up_to_date),
-        });
-        let programmed = programmed(planned, all, previous, generation);
+        // Whoever takes an event in decides its targets.
+        let programmed = self.programmed(planned, self.ingest, previous, generation);
         set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
         let status = SubscriptionStatus {
             observed_generation: Some(generation),
@@ -92,12 +94,20 @@ impl<'a> Statuses<'a> {
             endpoints: Some(i32::try_from(endpoints_count).unwrap_or(i32::MAX)),
         };
         if present != Some(&status) {
-            self.push(planned.namespace, planned.name, StatusBody::Subscription(status));
+            let events = transitions(planned.regarding(Kind::Subscription), previous, &status.conditions);
+            self.push(planned, StatusBody::Subscription(status), StatusChange::Conditions, events);
         }
     }
 
-    fn push(&mut self, namespace: &str, name: &str, body: StatusBody) {
-        self.changed.push(ObjectStatus { namespace: namespace.to_owned(), name: name.to_owned(), body });
+    fn push<Resource, Row: Clone>(
+        &mut self,
+        planned: &Planned<'_, Resource, Row>,
+        body: StatusBody,
+        change: StatusChange,
+        events: Vec<PlannedEvent>,
+    ) {
+        let (namespace, name) = (planned.namespace.to_owned(), planned.name.to_owned());
+        self.changed.push(ObjectStatus { namespace, name, body, change, events });
     }
 
     fn delivering(&self, planned: &Planned<'_, Endpoint, EndpointRow>, id: EndpointId, routed: bool) -> Verdict {
@@ -133,6 +143,41 @@ impl<'a> Statuses<'a> {
         }
     }
 
+    /// Whether the processes that must know this generation have loaded it. Once they have, that stays so: one that
+    /// starts loads the present table before it works. Changes of other rows since do not count.
+    fn programmed<Resource, Row: Clone>(
+        &mut self,
+        planned: &Planned<'_, Resource, Row>,
+        processes: &Pool,
+        previous: &[Condition],
+        generation: i64,
+    ) -> Verdict {
+        use ConditionStatus::{False, True};
+        if let Some(problem) = planned.problems.first().filter(|_| !planned.is_current) {
+            return (False, Reason::Waiting, format!("This generation is not in effect: {}", describe(problem)));
+        }
+        let Some(version) = planned.row_version else {
+            return (False, Reason::Waiting, "The change is about to be published".to_owned());
+        };
+        let was_programmed = find(previous, ConditionType::Programmed).is_some_and(|condition| {
+            condition.status == True.as_str() && condition.observed_generation == Some(generation)
+        });
+        let (running, up_to_date) = (processes.running(), processes.up_to_date(version));
+        if running == 0 {
+            let message = "No dispatcher runs; one that starts loads this generation first";
+            return (True, Reason::PoolAtZero, message.to_owned());
+        }
+        if was_programmed || up_to_date >= running {
+            return (True, Reason::Programmed, "Every dispatcher has loaded this generation".to_owned());
+        }
+        self.look_in(PROGRAMMED_LOOK_INTERVAL);
+        (False, Reason::Waiting, format!("{up_to_date}/{running} dispatchers have loaded this generation"))
+    }
+
+    fn look_in(&mut self, duration: Duration) {
+        self.next_look_in = [self.next_look_in, Some(duration)].into_iter().flatten().min();
+    }
+
     /// The facts, rounded. They change together with the state, or else at most once in [`FACTS_INTERVAL`].
     fn delivery(&mut self, id: EndpointId, state: Reason, present: Option<&DeliveryStatus>) -> DeliveryStatus {
         let facts = self.facts.get(&id);
@@ -154,7 +199,7 @@ impl<'a> Statuses<'a> {
         let age = Duration::from_millis(self.now_unix_ms.saturating_sub(measured_ms));
         match FACTS_INTERVAL.checked_sub(age).filter(|left| !left.is_zero()) {
             Some(left) => {
-                self.next_look_in = [self.next_look_in, Some(left)].into_iter().flatten().min();
+                self.look_in(left);
                 present.clone()
             }
             None => new,
@@ -179,40 +224,8 @@ fn judge(facts: &EndpointFacts, is_rate_limited: bool) -> Verdict {
     (True, Reason::Delivering, "Deliveries succeed".to_owned())
 }
 
-/// Whether the dispatchers have loaded this generation. Once they have, that stays so: one that starts loads the present
-/// table before it consumes.
-fn programmed<Resource, Row>(
-    planned: &Planned<'_, Resource, Row>,
-    pool: Pool,
-    previous: &[Condition],
-    generation: i64,
-) -> Verdict {
-    use ConditionStatus::{False, True};
-    if let Some(problem) = planned.problems.first().filter(|_| !planned.is_current) {
-        return (False, Reason::Waiting, format!("This generation is not in effect: {}", describe(problem)));
-    }
-    let waiting = |message: String| (False, Reason::Waiting, message);
-    if !planned.is_published {
-        return waiting("The change is about to be published".to_owned());
-    }
-    let was_programmed = find(previous, ConditionType::Programmed).is_some_and(|condition| {
-        condition.status == True.as_str() && condition.observed_generation == Some(generation)
-    });
-    if pool.running == 0 {
-        return (
-            True,
-            Reason::PoolAtZero,
-            "No dispatcher runs; one that starts loads this generation first".to_owned(),
-        );
-    }
-    if was_programmed || pool.up_to_date >= pool.running {
-        return (True, Reason::Programmed, "Every dispatcher has loaded this generation".to_owned());
-    }
-    waiting(format!("{}/{} dispatchers have loaded this generation", pool.up_to_date, pool.running))
-}
-
 /// Sets the conditions that every kind has.
-fn set_common<Resource, Row>(
+fn set_common<Resource, Row: Clone>(
     conditions: &mut Conditions<'_>,
     planned: &Planned<'_, Resource, Row>,
     programmed: Verdict,

@@ -1,14 +1,14 @@
 //! The rows of subscriptions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::condition::Reason;
-use crds::{Endpoint, Subscription};
-use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
-use dispatcher_core::table::SubscriptionRow;
+use crds::{Kind, Subscription};
+use dispatcher_core::id::{SubscriptionId, TenantId};
+use dispatcher_core::table::{RowKey, SubscriptionRow};
 
-use super::{Planned, Published};
-use crate::validate::validate_subscription;
+use super::{Memory, Planned, Situation};
+use crate::validate::{Neighbours, check_subscription, resolved};
 
 /// What holds while a subscription is invalid.
 const LAST_GOOD: &str = "the last good route stays";
@@ -19,21 +19,26 @@ const NOT_DELIVERED: &str = "events that come now are not delivered";
 /// A planned subscription.
 pub(super) struct PlannedSubscription<'a> {
     pub(super) planned: Planned<'a, Subscription, SubscriptionRow>,
+    pub(super) id: SubscriptionId,
     /// Endpoints on its route that exist.
     pub(super) endpoints_count: usize,
 }
 
 /// Plans one subscription: the row that it deserves, or, while it is invalid, the last one. `suspend` always counts.
 pub(super) fn plan_subscription<'a>(
-    resource: &'a Subscription,
+    resource: &'a Arc<Subscription>,
     (tenant, namespace, name): (TenantId, &'a str, &'a str),
-    endpoints: &BTreeMap<&str, &Endpoint>,
-    published: &Published<'_>,
+    neighbours: &Neighbours<'_>,
+    situation: &Situation<'a>,
+    memory: &mut Memory,
 ) -> PlannedSubscription<'a> {
     let id = SubscriptionId::derive(tenant, name);
-    let previous = published.subscriptions.get(&id).copied();
+    let previous = situation.published.subscriptions.get(&id).copied();
     let spec = &resource.spec;
-    let valid = validate_subscription(resource, tenant, endpoints);
+    let valid = match situation.malformed(Kind::Subscription, namespace, name) {
+        Some(problem) => Err(vec![problem]),
+        None => resolved(resource, memory.subscription(id, resource, check_subscription), neighbours),
+    };
     let is_current = valid.is_ok();
     let (row, problems) = match valid {
         Ok(valid) => {
@@ -55,24 +60,15 @@ pub(super) fn plan_subscription<'a>(
         }
     };
     // The last good route may name an endpoint that was deleted.
-    let present: BTreeSet<EndpointId> = endpoints.keys().map(|name| EndpointId::derive(tenant, name)).collect();
     let route = row.as_ref().map_or(&[][..], |row| &row.endpoints);
-    let endpoints_count = route.iter().filter(|id| present.contains(id)).count();
+    let endpoints_count = route.iter().filter(|id| neighbours.contains(**id)).count();
     let is_missing = problems.iter().any(|problem| problem.reason == Reason::EndpointNotFound);
     let meanwhile = if is_missing && endpoints_count == 0 {
         Some(NOT_DELIVERED)
     } else {
         (!is_current && row.is_some()).then_some(LAST_GOOD)
     };
-    let planned = Planned {
-        resource,
-        namespace,
-        name,
-        is_published: row.as_ref() == previous,
-        row,
-        problems,
-        meanwhile,
-        is_current,
-    };
-    PlannedSubscription { planned, endpoints_count }
+    let (row, row_version) = situation.published.compare(RowKey::Subscription(id), row, previous);
+    let planned = Planned { resource: &**resource, namespace, name, row, row_version, problems, meanwhile, is_current };
+    PlannedSubscription { planned, id, endpoints_count }
 }

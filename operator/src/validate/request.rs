@@ -30,6 +30,9 @@ pub(super) fn secret_value<'a>(
             let message = format!("the controller may not read Secret {name}: allow it to get this Secret");
             Err(Problem::new(Reason::SecretForbidden, format!("{field}.name"), message))
         }
+        Some(SecretState::Unread) => {
+            Err(Problem::new(Reason::Pending, format!("{field}.name"), format!("Secret {name} is being read")))
+        }
         Some(SecretState::Present(data)) => data.get(key).ok_or_else(|| {
             let message = format!("Secret {name} has no key {key}: add it, or name one that is there");
             Problem::new(Reason::SecretKeyMissing, format!("{field}.key"), message)

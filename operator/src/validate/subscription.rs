@@ -1,14 +1,13 @@
 //! Subscriptions.
 
-use std::collections::BTreeMap;
-
+use crds::Subscription;
 use crds::condition::Reason;
-use crds::{Endpoint, Subscription};
 use dispatcher_core::filter::Filter;
-use dispatcher_core::id::{EndpointId, TenantId};
+use dispatcher_core::id::EndpointId;
 use dispatcher_core::pattern::TypePattern;
 use dispatcher_core::transform::Transform;
 
+use super::neighbours::Neighbours;
 use super::{Problem, admission, in_order};
 
 /// A subscription that can be routed.
@@ -27,71 +26,60 @@ pub struct Resolution {
     pub missing: Option<Problem>,
 }
 
-/// Endpoints of one namespace by name, with their labels.
-pub(crate) type EndpointsByName<'a> = BTreeMap<&'a str, &'a Endpoint>;
-
 /// Checks a subscription, or answers all that is wrong.
 ///
 /// A name that leads nowhere is an error: the last good route stays. A selector that matches nothing is not: that is its
 /// answer, and it takes effect.
 pub fn validate_subscription(
     subscription: &Subscription,
-    tenant: TenantId,
-    endpoints: &EndpointsByName<'_>,
+    neighbours: &Neighbours<'_>,
 ) -> Result<ValidatedSubscription, Vec<Problem>> {
+    resolved(subscription, check_subscription(subscription), neighbours)
+}
+
+/// What is wrong with a subscription by itself, wherever it stands.
+pub(crate) fn check_subscription(subscription: &Subscription) -> Vec<Problem> {
     let mut problems = admission(subscription);
     let spec = &subscription.spec;
-    if problems.is_empty() {
-        for (index, pattern) in spec.event_types.iter().enumerate() {
-            if let Err(error) = TypePattern::parse(pattern) {
-                problems.push(Problem::new(
-                    Reason::InvalidSpec,
-                    format!("spec.eventTypes[{index}]"),
-                    error.to_string(),
-                ));
-            }
-        }
-        if let Some(Err(error)) = spec.filter.as_deref().map(Filter::compile) {
-            problems.push(Problem::new(Reason::InvalidFilter, "spec.filter", error.to_string()));
-        }
-        if let Some(Err(error)) = spec.transform.as_deref().map(Transform::compile) {
-            problems.push(Problem::new(Reason::InvalidTransform, "spec.transform", error.to_string()));
+    if !problems.is_empty() {
+        return problems;
+    }
+    for (index, pattern) in spec.event_types.iter().enumerate() {
+        if let Err(error) = TypePattern::parse(pattern) {
+            problems.push(Problem::new(Reason::InvalidSpec, format!("spec.eventTypes[{index}]"), error.to_string()));
         }
     }
-    let resolution = resolve(subscription, tenant, endpoints);
-    if spec.endpoint_ref.is_some() {
+    if let Some(Err(error)) = spec.filter.as_deref().map(Filter::compile) {
+        problems.push(Problem::new(Reason::InvalidFilter, "spec.filter", error.to_string()));
+    }
+    if let Some(Err(error)) = spec.transform.as_deref().map(Transform::compile) {
+        problems.push(Problem::new(Reason::InvalidTransform, "spec.transform", error.to_string()));
+    }
+    problems
+}
+
+/// Finds the endpoints of a subscription of which is known what is wrong with it by itself.
+pub(crate) fn resolved(
+    subscription: &Subscription,
+    mut problems: Vec<Problem>,
+    neighbours: &Neighbours<'_>,
+) -> Result<ValidatedSubscription, Vec<Problem>> {
+    let resolution = resolve(subscription, neighbours);
+    if subscription.spec.endpoint_ref.is_some() {
         problems.extend(resolution.missing.clone());
     }
     if problems.is_empty() { Ok(ValidatedSubscription { resolution }) } else { Err(in_order(problems)) }
 }
 
 /// Finds the endpoints that a subscription names or selects.
-pub fn resolve(subscription: &Subscription, tenant: TenantId, endpoints: &EndpointsByName<'_>) -> Resolution {
+pub fn resolve(subscription: &Subscription, neighbours: &Neighbours<'_>) -> Resolution {
     let spec = &subscription.spec;
-    let mut found: Vec<EndpointId> = match (&spec.endpoint_ref, &spec.endpoint_selector) {
-        (Some(reference), _) => endpoints
-            .get_key_value(reference.name.as_str())
-            .map(|(name, _)| EndpointId::derive(tenant, name))
-            .into_iter()
-            .collect(),
-        (None, Some(selector)) => {
-            let selected = |endpoint: &Endpoint| {
-                let labels = endpoint.metadata.labels.as_ref();
-                selector
-                    .match_labels
-                    .iter()
-                    .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-            };
-            endpoints
-                .iter()
-                .filter(|(_, endpoint)| selected(endpoint))
-                .map(|(name, _)| EndpointId::derive(tenant, name))
-                .collect()
-        }
+    let endpoints: Vec<EndpointId> = match (&spec.endpoint_ref, &spec.endpoint_selector) {
+        (Some(reference), _) => neighbours.named(&reference.name).into_iter().collect(),
+        (None, Some(selector)) => neighbours.selected(&selector.match_labels),
         (None, None) => Vec::new(),
     };
-    found.sort_unstable();
-    let missing = found.is_empty().then(|| {
+    let missing = endpoints.is_empty().then(|| {
         let (field, message) = if let Some(reference) = &spec.endpoint_ref {
             let message = format!("there is no Endpoint {} in this namespace: create it", reference.name);
             ("spec.endpointRef.name", message)
@@ -101,5 +89,5 @@ pub fn resolve(subscription: &Subscription, tenant: TenantId, endpoints: &Endpoi
         };
         Problem::new(Reason::EndpointNotFound, field, message)
     });
-    Resolution { endpoints: found, missing }
+    Resolution { endpoints, missing }
 }

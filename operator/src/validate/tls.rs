@@ -14,9 +14,9 @@ use crate::world::Secrets;
 const AUTHORITIES_FIELD: &str = "spec.tls.caSecretKeyRef";
 const CLIENT_FIELD: &str = "spec.tls.clientCertificateSecretRef";
 /// Where a Secret of type `kubernetes.io/tls` has its certificate, and the chain after it.
-const CERTIFICATE_KEY: &str = "tls.crt";
+pub(crate) const CERTIFICATE_KEY: &str = "tls.crt";
 /// Where it has the private key.
-const PRIVATE_KEY_KEY: &str = "tls.key";
+pub(crate) const PRIVATE_KEY_KEY: &str = "tls.key";
 
 /// The identity that connections to an endpoint have; `None` also if it cannot be used, with what is wrong among the
 /// problems.

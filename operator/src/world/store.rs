@@ -1,6 +1,7 @@
 //! The last good content of every file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dispatcher_core::id::TenantId;
 
@@ -73,8 +74,16 @@ impl FileStore {
                 let ObjectKey { namespace, name, .. } = &object.key;
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
-                    Resource::Endpoint(endpoint) => world.endpoints.push((**endpoint).clone()),
-                    Resource::Subscription(subscription) => world.subscriptions.push((**subscription).clone()),
+                    Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
+                    Resource::Replay(replay) => world.replays.push(Arc::new((**replay).clone())),
+                    Resource::Subscription(subscription) => {
+                        world.subscriptions.push(Arc::new((**subscription).clone()))
+                    }
+                    Resource::DispatcherPool(pool) => {
+                        // It is there, and nobody delivers for it: a single process delivers for the default pool.
+                        world.pools.entry(name.clone()).or_default();
+                        world.dispatcher_pools.push(Arc::new((**pool).clone()));
+                    }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}
                 }

@@ -18,7 +18,7 @@ fn problems_of(text: &str) -> Vec<String> {
 
 fn names(store: &FileStore) -> Vec<String> {
     let mut names: Vec<String> =
-        store.world().endpoints.into_iter().filter_map(|endpoint| endpoint.metadata.name).collect();
+        store.world().endpoints.into_iter().filter_map(|endpoint| endpoint.metadata.name.clone()).collect();
     names.sort();
     names
 }

@@ -1,17 +1,19 @@
 //! Worlds from text.
 
+use std::sync::Arc;
+
 use crds::condition::{ConditionType, Reason};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
-use dispatcher_core::table::{EndpointRow, EndpointSecrets, Row, SubscriptionRow};
+use dispatcher_core::table::{EndpointRow, EndpointSecrets, Row, SubscriptionRow, TableVersion};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator::conditions::find;
 use operator::plan::{Plan, PlanContext, plan};
-use operator::world::World;
 use operator::world::files::Loaded;
 use operator::world::resource::read_text;
 use operator::world::store::FileStore;
+use operator::world::{Pool, World};
 
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 
@@ -39,13 +41,20 @@ impl Harness {
     pub(crate) fn change(&mut self, text: &str) {
         let old = std::mem::replace(&mut self.world, read(text));
         self.world.published = old.published;
+        self.world.row_versions = old.row_versions;
         self.world.facts = old.facts;
         self.world.disabled = old.disabled;
         self.world.pools = old.pools;
+        self.world.ingest = old.ingest;
         for endpoint in &mut self.world.endpoints {
             let same = old.endpoints.iter().find(|other| other.metadata.name == endpoint.metadata.name);
-            endpoint.status = same.and_then(|same| same.status.clone());
+            Arc::make_mut(endpoint).status = same.and_then(|same| same.status.clone());
         }
+    }
+
+    /// From now on these keys seal and open.
+    pub(crate) fn use_sealing_key(&mut self, key: SealingKey) {
+        self.key = key;
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -108,6 +117,12 @@ impl Harness {
         self.settle();
         self.endpoint_condition("e", ConditionType::Delivering).reason.clone()
     }
+}
+
+/// A pool of which so many dispatchers have loaded every version, and the others none.
+pub(crate) fn pool(running: u32, up_to_date: u32) -> Pool {
+    let loaded = |number| TableVersion(if number < up_to_date { u64::MAX } else { 0 });
+    Pool { loaded: (0..running).map(loaded).collect() }
 }
 
 /// The word of a reason.

@@ -3,10 +3,19 @@
 
 mod agreement;
 mod apply;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod control;
 mod files;
 mod fixtures;
+#[cfg(feature = "cluster")]
+mod issuer;
 mod limits;
 mod plan;
 mod properties;
+mod replay;
+mod replays;
+mod scale;
+mod sealing;
 mod tls;
 mod token;

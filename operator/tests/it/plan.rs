@@ -1,5 +1,6 @@
 //! What plans do with resources that change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::condition::{ConditionType, Reason};
@@ -8,9 +9,9 @@ use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::table::{EndpointState, RowKey};
 use operator::generate::{GENERATED_KEY, secret_name, signing_key};
-use operator::world::{Pool, SecretData, SecretState};
+use operator::world::{SecretData, SecretState};
 
-use crate::fixtures::{Harness, KEY, NOW, SIGNING, endpoint, good, secret, subscription, word};
+use crate::fixtures::{Harness, KEY, NOW, SIGNING, endpoint, good, pool, secret, subscription, word};
 
 const ROUTE: &str = "endpointRef: {name: e}\neventTypes: ['order.*']";
 const SECOND_KEY: &str = "second-key-second-key-second";
@@ -85,7 +86,7 @@ fn every_reason_of_an_invalid_endpoint_is_reached() {
     harness.world.secrets.insert("shop", "keys", SecretState::Forbidden);
     assert_eq!(harness.ready(), word(Reason::SecretForbidden));
     // A spec that the schema of another release admitted.
-    harness.world.endpoints[0].spec.timeout_seconds = Some(0);
+    Arc::make_mut(&mut harness.world.endpoints[0]).spec.timeout_seconds = Some(0);
     assert_eq!(harness.ready(), word(Reason::InvalidSpec));
 }
 
@@ -106,7 +107,7 @@ fn every_reason_of_an_invalid_subscription_is_reached() {
         assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(reason), "{spec}");
     }
     let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
-    harness.world.subscriptions[0].spec.event_types = Vec::new();
+    Arc::make_mut(&mut harness.world.subscriptions[0]).spec.event_types = Vec::new();
     harness.settle();
     assert_eq!(harness.subscription_condition("s", ConditionType::Ready).reason, word(Reason::InvalidSpec));
 }
@@ -376,9 +377,9 @@ fn every_reason_of_delivering_is_reached() {
     }
     // The annotation asks to try again: the revision is another one.
     let annotations = [(crds::REQUESTED_AT_ANNOTATION.to_owned(), "now".to_owned())].into_iter().collect();
-    harness.world.endpoints[0].metadata.annotations = Some(annotations);
+    Arc::make_mut(&mut harness.world.endpoints[0]).metadata.annotations = Some(annotations);
     assert_eq!(harness.delivering(), word(Reason::CircuitOpen));
-    harness.world.endpoints[0].spec.suspend = true;
+    Arc::make_mut(&mut harness.world.endpoints[0]).spec.suspend = true;
     assert_eq!(harness.delivering(), word(Reason::Suspended));
     let mut harness = Harness::of(&good(""));
     assert_eq!(harness.delivering(), word(Reason::NotRouted));
@@ -406,7 +407,7 @@ fn a_pause_of_a_rate_limited_endpoint_is_no_open_circuit() {
 fn programmed_counts_dispatchers_until_all_have_loaded_it_once() {
     let mut harness = Harness::of(&good(""));
     let set = |harness: &mut Harness, running, up_to_date| {
-        harness.world.pools.insert("default".to_owned(), Pool { running, up_to_date });
+        harness.world.pools.insert("default".to_owned(), pool(running, up_to_date));
         harness.settle();
         harness.endpoint_condition("e", ConditionType::Programmed).clone()
     };

@@ -1,16 +1,19 @@
 //! Laws of plans over random worlds.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::seal::SealingKey;
-use operator::plan::{PlanContext, plan};
+use operator::plan::{Memory, PlanContext, plan, plan_again};
+use operator::world::World;
 use operator::world::files::Loaded;
 use operator::world::resource::read_text;
 use operator::world::store::FileStore;
-use operator::world::{Pool, World};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::fixtures::NOW;
+use crate::fixtures::{NOW, pool};
 
 const URLS: [&str; 4] =
     ["https://example.com/a", "https://10.0.0.1/", "http://example.com/", "https://example.org:8443/x"];
@@ -129,7 +132,7 @@ fn world_of(endpoints: &[EndpointShape], subscriptions: &[SubscriptionShape], se
     let mut world = store.world();
     for (endpoint, shape) in world.endpoints.iter_mut().zip(endpoints) {
         // Zero is what no schema of this release admits.
-        endpoint.spec.timeout_seconds = Some(shape.timeout);
+        Arc::make_mut(endpoint).spec.timeout_seconds = Some(shape.timeout);
     }
     world
 }
@@ -148,13 +151,17 @@ proptest! {
         let key = SealingKey::from_bytes(&[3; 32]);
         let policy = AddressPolicy::public_https();
         let context = PlanContext { sealing_key: &key, address_policy: &policy };
-        let (mut published, mut now) = (Vec::new(), NOW);
+        let (mut published, mut row_versions, mut now) = (Vec::new(), HashMap::new(), NOW);
+        let mut memory = Memory::default();
         for (endpoints, subscriptions, secrets, later) in &steps {
             let mut world = world_of(endpoints, subscriptions, secrets);
             world.published = published;
-            world.pools.insert("default".to_owned(), Pool { running: 2, up_to_date });
+            world.pools.insert("default".to_owned(), pool(2, up_to_date));
+            world.row_versions = row_versions;
             now += later;
             let first = plan(&world, &context, now);
+            let remembering = plan_again(&world, &context, now, &mut memory);
+            prop_assert_eq!(format!("{remembering:?}"), format!("{first:?}"));
             world.apply(&first);
             let second = plan(&world, &context, now);
             prop_assert!(second.table.is_empty(), "{:?}", second.table);
@@ -162,8 +169,12 @@ proptest! {
             // Statuses tell that the table is published, once.
             world.apply(&second);
             let third = plan(&world, &context, now);
+            for _ in 0..2 {
+                let remembering = plan_again(&world, &context, now, &mut memory);
+                prop_assert_eq!(format!("{remembering:?}"), format!("{third:?}"), "whatever was found out before");
+            }
             prop_assert!(third.table.is_empty() && third.statuses.is_empty(), "{:?}", third);
-            published = world.published;
+            (published, row_versions) = (world.published, world.row_versions);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Endpoints whose requests carry an access token that has to be asked for.
 
+use std::sync::Arc;
+
 use crds::condition::{ConditionType, Reason};
 use dispatcher_core::table::ClientAuthentication;
 use operator::world::SecretState;
@@ -97,6 +99,6 @@ fn a_rotated_client_secret_is_another_revision_and_a_missing_one_holds_the_endpo
 #[test]
 fn a_grant_that_another_releases_schema_admitted_is_refused_here() {
     let mut harness = Harness::of(&usual(""));
-    harness.world.endpoints[0].spec.auth.as_mut().unwrap().oauth2 = None;
+    Arc::make_mut(&mut harness.world.endpoints[0]).spec.auth.as_mut().unwrap().oauth2 = None;
     assert_eq!(harness.ready(), word(Reason::InvalidSpec));
 }

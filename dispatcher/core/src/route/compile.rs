@@ -22,6 +22,8 @@ pub(super) fn build(rows: impl IntoIterator<Item = Row>) -> (RoutingIndex, Vec<R
             }
             Row::Endpoint(row) => _ = index.endpoints.insert(row.id, *row),
             Row::Subscription(row) => _ = subscriptions.insert(row.id, row),
+            // Whose tokens are accepted routes nothing.
+            Row::Issuer(_) => {}
         }
     }
     for row in index.endpoints.values() {

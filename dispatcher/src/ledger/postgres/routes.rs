@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
+use dispatcher_core::id::{EndpointId, IssuerId, SubscriptionId, TenantId};
 use dispatcher_core::limits::TABLE_ROWS_PER_STATEMENT_MAX;
 use dispatcher_core::table::{EndpointState, Row, RowKey, TableChange, TableVersion};
 use sqlx::postgres::PgListener;
@@ -19,12 +19,24 @@ const CHANNEL: &str = "harborhook_table";
 
 /// Applies a change as a whole; see [`crate::ledger::Ledger::publish_table`]. The version's row is locked first: of
 /// two changes one comes after the other, and a reader who has seen a version has seen all below it.
-pub(super) async fn publish_table(pool: &PgPool, change: &TableChange) -> Result<TableVersion, LedgerError> {
+pub(super) async fn publish_table(
+    pool: &PgPool,
+    change: &TableChange,
+    epoch: Option<u64>,
+) -> Result<TableVersion, LedgerError> {
     let mut transaction = pool.begin().await?;
-    let present: i64 =
-        sqlx::query_scalar("SELECT table_version FROM ledger FOR UPDATE").fetch_one(&mut *transaction).await?;
+    let (present, present_epoch): (i64, i64) =
+        sqlx::query_as("SELECT table_version, leader_epoch FROM ledger FOR UPDATE")
+            .fetch_one(&mut *transaction)
+            .await?;
     let present = count::<u64, _>(present)?;
+    let is_new_leader = crate::ledger::check_epoch(epoch, count(present_epoch)?)?;
+    if let Some(epoch) = epoch.filter(|_| is_new_leader) {
+        let update = sqlx::query("UPDATE ledger SET leader_epoch = $1").bind(int8(epoch));
+        update.execute(&mut *transaction).await?;
+    }
     if change.is_empty() {
+        transaction.commit().await?;
         return Ok(TableVersion(present));
     }
     let version = TableVersion(present + 1);
@@ -57,7 +69,7 @@ pub(super) async fn watch(pool: &PgPool, changed: &Notify) -> Result<(), LedgerE
 }
 
 /// The highest number of a kind that this release knows.
-const KIND_MAX: i16 = 2;
+const KIND_MAX: i16 = 3;
 
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (i16, Uuid) {
@@ -65,6 +77,7 @@ fn key_columns(key: RowKey) -> (i16, Uuid) {
         RowKey::Tenant(id) => (0, id.0),
         RowKey::Endpoint(id) => (1, id.0),
         RowKey::Subscription(id) => (2, id.0),
+        RowKey::Issuer(id) => (3, id.0),
     }
 }
 
@@ -74,6 +87,7 @@ fn row_key(kind: i16, id: Uuid) -> Option<RowKey> {
         0 => Some(RowKey::Tenant(TenantId(id))),
         1 => Some(RowKey::Endpoint(EndpointId(id))),
         2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        3 => Some(RowKey::Issuer(IssuerId(id))),
         _ => None,
     }
 }
@@ -222,8 +236,8 @@ pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Re
     let version = TableVersion(count(present)?);
     let told = TableVersion(count(changes_since)?)..=version;
     let known = since.filter(|since| told.contains(since));
-    let rows: Vec<(i16, Uuid, Option<String>)> =
-        sqlx::query_as("SELECT kind, id, content FROM routes WHERE version > $1 ORDER BY kind, id")
+    let rows: Vec<(i16, Uuid, i64, Option<String>)> =
+        sqlx::query_as("SELECT kind, id, version, content FROM routes WHERE version > $1 ORDER BY kind, id")
             .bind(int8(known.unwrap_or_default().0))
             .fetch_all(&mut *snapshot)
             .await?;
@@ -234,13 +248,16 @@ pub(super) async fn load_table(pool: &PgPool, since: Option<TableVersion>) -> Re
     snapshot.commit().await?;
     let unknown_count = count(unknown_count)?;
     let mut load = TableLoad { history, version, complete: known.is_none(), unknown_count, ..TableLoad::default() };
-    for (kind, id, content) in rows {
+    for (kind, id, row_version, content) in rows {
         let Some(key) = row_key(kind, id) else { continue };
         match content {
-            Some(content) => load.rows.push(
-                serde_json::from_str(&content)
-                    .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
-            ),
+            Some(content) => {
+                load.rows.push(
+                    serde_json::from_str(&content)
+                        .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
+                );
+                load.row_versions.push(TableVersion(count(row_version)?));
+            }
             None if load.complete => {}
             None => load.dropped.push(key),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
+use dispatcher_core::id::{EndpointId, IssuerId, SubscriptionId, TenantId};
 use dispatcher_core::limits::TABLE_ROWS_PER_STATEMENT_MAX;
 use dispatcher_core::table::{EndpointState, Row, RowKey, TableChange, TableVersion};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -16,12 +16,19 @@ use super::{DisableReason, Disabled, GateChange, LedgerError, TableLoad, begin};
 pub(super) async fn publish_table(
     writer: &mut SqliteConnection,
     change: &TableChange,
+    epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<TableVersion, LedgerError> {
     let mut transaction = begin(writer).await?;
-    let row = sqlx::query("SELECT table_version FROM ledger").fetch_one(&mut *transaction).await?;
+    let row = sqlx::query("SELECT table_version, leader_epoch FROM ledger").fetch_one(&mut *transaction).await?;
     let present: u64 = count(row.try_get("table_version")?)?;
+    let is_new_leader = crate::ledger::check_epoch(epoch, count(row.try_get("leader_epoch")?)?)?;
+    if let Some(epoch) = epoch.filter(|_| is_new_leader) {
+        let update = sqlx::query("UPDATE ledger SET leader_epoch = ?1").bind(integer(epoch));
+        update.execute(&mut *transaction).await?;
+    }
     if change.is_empty() {
+        transaction.commit().await?;
         return Ok(TableVersion(present));
     }
     let version = TableVersion(present + 1);
@@ -38,7 +45,7 @@ pub(super) async fn publish_table(
 }
 
 /// The highest number of a kind that this release knows.
-const KIND_MAX: i64 = 2;
+const KIND_MAX: i64 = 3;
 
 /// The number of a row's kind, and its identity.
 fn key_columns(key: RowKey) -> (u8, Uuid) {
@@ -46,6 +53,7 @@ fn key_columns(key: RowKey) -> (u8, Uuid) {
         RowKey::Tenant(id) => (0, id.0),
         RowKey::Endpoint(id) => (1, id.0),
         RowKey::Subscription(id) => (2, id.0),
+        RowKey::Issuer(id) => (3, id.0),
     }
 }
 
@@ -55,6 +63,7 @@ fn row_key(kind: i64, id: Uuid) -> Option<RowKey> {
         0 => Some(RowKey::Tenant(TenantId(id))),
         1 => Some(RowKey::Endpoint(EndpointId(id))),
         2 => Some(RowKey::Subscription(SubscriptionId(id))),
+        3 => Some(RowKey::Issuer(IssuerId(id))),
         _ => None,
     }
 }
@@ -176,7 +185,7 @@ pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>
     if known == Some(version) {
         return Ok(load);
     }
-    let rows = sqlx::query("SELECT kind, id, row FROM routes WHERE version > ?1 ORDER BY version, kind, id")
+    let rows = sqlx::query("SELECT kind, id, version, row FROM routes WHERE version > ?1 ORDER BY version, kind, id")
         .bind(integer(known.unwrap_or_default().0))
         .fetch_all(&mut *snapshot)
         .await?;
@@ -187,10 +196,13 @@ pub(super) async fn load_table(readers: &SqlitePool, since: Option<TableVersion>
         let Some(key) = row_key(row.try_get("kind")?, uuid(row.try_get("id")?)?) else { continue };
         let text: Option<&str> = row.try_get("row")?;
         match text {
-            Some(text) => load.rows.push(
-                serde_json::from_str(text)
-                    .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
-            ),
+            Some(text) => {
+                load.rows.push(
+                    serde_json::from_str(text)
+                        .map_err(|_| encode::refused("the routing table holds a row that this release cannot read"))?,
+                );
+                load.row_versions.push(TableVersion(count(row.try_get("version")?)?));
+            }
             None if load.complete => {}
             None => load.dropped.push(key),
         }

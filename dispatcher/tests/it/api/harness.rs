@@ -99,7 +99,7 @@ impl World {
     pub(crate) async fn start_with(options: Options, wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
-        ledger.publish_table(TableChange { put: table(), drop: Vec::new() }).await.unwrap();
+        ledger.publish_table(TableChange { put: table(), drop: Vec::new() }, None).await.unwrap();
         let served = wrap(Arc::clone(&ledger));
         let metrics = Arc::new(Metrics::new());
         let table_changed = Arc::new(Notify::new());

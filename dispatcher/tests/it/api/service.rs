@@ -96,7 +96,7 @@ async fn open_access_is_refused_beyond_loopback() {
 async fn a_name_that_is_not_this_machines_is_refused_on_both_listeners() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path()).await;
-    ledger.publish_table(TableChange { put: vec![tenant_row("shop")], drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put: vec![tenant_row("shop")], drop: vec![] }, None).await.unwrap();
     let (service, shutdown) = start(&ledger, "127.0.0.1:0").await.unwrap();
     let client = reqwest::Client::builder().build().unwrap();
     for (address, path) in [(service.address, "/v1/tenants/shop/events"), (service.admin_address.unwrap(), "/healthz")]
@@ -124,7 +124,7 @@ async fn an_event_goes_in_and_a_signed_request_comes_out() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path()).await;
     let (address, mut received) = receiver().await;
-    ledger.publish_table(table(address, EndpointState::Active)).await.unwrap();
+    ledger.publish_table(table(address, EndpointState::Active), None).await.unwrap();
     let (service, shutdown) = start(&ledger, "127.0.0.1:0").await.unwrap();
     let mut observed = service.observers.subscribe();
 
@@ -162,7 +162,7 @@ async fn what_a_stopped_service_had_not_delivered_the_next_one_delivers() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path()).await;
     let (address, mut received) = receiver().await;
-    ledger.publish_table(table(address, EndpointState::Suspended)).await.unwrap();
+    ledger.publish_table(table(address, EndpointState::Suspended), None).await.unwrap();
     let (service, shutdown) = start(&ledger, "127.0.0.1:0").await.unwrap();
     publish(&service).await;
     shutdown.cancel();
@@ -170,7 +170,7 @@ async fn what_a_stopped_service_had_not_delivered_the_next_one_delivers() {
     assert!(received.try_recv().is_err());
 
     let (service, shutdown) = start(&ledger, "127.0.0.1:0").await.unwrap();
-    ledger.publish_table(table(address, EndpointState::Active)).await.unwrap();
+    ledger.publish_table(table(address, EndpointState::Active), None).await.unwrap();
     service.table_changed.notify_one();
     assert_eq!(received.recv().await.unwrap().1, br#"{ "a" : 1 }"#);
     eventually("the outcome is recorded", || async {

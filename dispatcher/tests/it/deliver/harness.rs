@@ -229,7 +229,7 @@ impl Process {
         let real: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
         put(&real, rows).await;
         let put = vec![Row::Subscription(subscription("all", None))];
-        real.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
+        real.publish_table(TableChange { put, drop: Vec::new() }, None).await.unwrap();
         let ledger = wrap(real);
         let queue = Arc::new(MemoryQueue::new(256));
         let (metrics, table_changed) = (Arc::new(Metrics::new()), Arc::new(Notify::new()));
@@ -277,7 +277,7 @@ impl Process {
 
     /// Changes the table, and waits until the process has loaded it.
     pub(crate) async fn change_table(&self, change: TableChange) {
-        let version = self.ledger.publish_table(change).await.unwrap();
+        let version = self.ledger.publish_table(change, None).await.unwrap();
         self.table_changed.notify_one();
         let mut snapshot = self.snapshot.clone();
         let loading = snapshot.wait_for(|snapshot| snapshot.version >= version);
@@ -377,7 +377,7 @@ impl Process {
 
 async fn put(ledger: &Arc<dyn Ledger>, rows: Vec<EndpointRow>) {
     let put = rows.into_iter().map(|row| Row::Endpoint(Box::new(row))).collect();
-    ledger.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: Vec::new() }, None).await.unwrap();
 }
 
 /// A subscription that selects nothing by itself: tests choose targets.

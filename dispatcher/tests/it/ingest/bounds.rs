@@ -118,7 +118,7 @@ async fn the_waiting_line_is_bounded_in_targets() {
 
 /// Puts rows into the table of `shop` and waits until they are routed by.
 async fn put(world: &World, put: Vec<Row>) {
-    let version = world.ledger.publish_table(TableChange { put, drop: Vec::new() }).await.unwrap();
+    let version = world.ledger.publish_table(TableChange { put, drop: Vec::new() }, None).await.unwrap();
     world.table_changed.notify_one();
     eventually("the table is loaded", || async { world.snapshot.borrow().version >= version }).await;
 }

@@ -8,6 +8,7 @@ use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher::metrics::Metrics;
 use dispatcher::snapshot::SnapshotLoader;
 use dispatcher_core::delivery::DeliveryState;
+use dispatcher_core::limits::SNAPSHOT_POLL_INTERVAL_EMBEDDED;
 use dispatcher_core::table::{EndpointState, RowKey, TableChange};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -59,6 +60,37 @@ async fn two_processes_may_share_the_file() {
 }
 
 #[tokio::test]
+async fn what_one_process_publishes_while_another_works_is_loaded_there_without_a_word() {
+    let (working, folder) = open().await;
+    let control: Arc<dyn Ledger> = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
+    let metrics = Arc::new(Metrics::new());
+    let start = SnapshotLoader::start(Arc::clone(&working), Arc::new(sealing_key()), Arc::default(), metrics);
+    let (loader, mut snapshot) = start.await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(loader.polling_each(SNAPSHOT_POLL_INTERVAL_EMBEDDED).run(stop.clone()));
+    let accepting = async {
+        loop {
+            accept(&working, &new_event(&["a"], HOUR)).await;
+        }
+    };
+    let publishing = async {
+        for epoch in 1..=20 {
+            let name = format!("e{epoch}");
+            let put = vec![endpoint_row(&name, "1", EndpointState::Active)];
+            control.publish_table(TableChange { put, drop: vec![] }, Some(epoch)).await.unwrap();
+            let arrived = snapshot.wait_for(|snapshot| snapshot.index.endpoint(endpoint(&name)).is_some());
+            drop(tokio::time::timeout(Duration::from_mins(1), arrived).await.expect("it is loaded").unwrap());
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = publishing => {}
+    }
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_file_of_a_newer_release_is_refused_with_a_hint() {
     let (ledger, folder) = open().await;
     drop(ledger);
@@ -77,10 +109,10 @@ async fn a_file_of_a_newer_release_is_refused_with_a_hint() {
 async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
     let (ledger, folder) = open().await;
     let put = |name: &str| vec![endpoint_row(name, "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }).await.unwrap();
-    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }, None).await.unwrap();
+    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }, None).await.unwrap();
     let drop = vec![RowKey::Endpoint(endpoint("a"))];
-    let after = ledger.publish_table(TableChange { put: vec![], drop }).await.unwrap();
+    let after = ledger.publish_table(TableChange { put: vec![], drop }, None).await.unwrap();
     ledger.maintain(30 * 24 * HOUR).await.unwrap();
     assert_eq!(ledger.load_table(Some(before)).await.unwrap().dropped, [RowKey::Endpoint(endpoint("a"))]);
 
@@ -109,7 +141,7 @@ async fn beside(folder: &TempDir) -> sqlx::SqliteConnection {
 async fn the_table_of_another_ledger_replaces_all_that_was_known() {
     let (ledger, folder) = open().await;
     let put = |name: &str| TableChange { put: vec![endpoint_row(name, "1", EndpointState::Active)], drop: vec![] };
-    ledger.publish_table(put("a")).await.unwrap();
+    ledger.publish_table(put("a"), None).await.unwrap();
     let (changed, metrics) = (Arc::new(Notify::new()), Arc::new(Metrics::new()));
     let (loader, mut snapshot) =
         SnapshotLoader::start(Arc::clone(&ledger), Arc::new(sealing_key()), Arc::clone(&changed), metrics)
@@ -120,7 +152,7 @@ async fn the_table_of_another_ledger_replaces_all_that_was_known() {
     // It never had the endpoint, and has come past the version that is known.
     let other = "DELETE FROM routes; UPDATE ledger SET id = randomblob(16), table_version = table_version + 2";
     sqlx::raw_sql(other).execute(&mut beside(&folder).await).await.unwrap();
-    ledger.publish_table(put("b")).await.unwrap();
+    ledger.publish_table(put("b"), None).await.unwrap();
     let running = tokio::spawn(loader.run(CancellationToken::new()));
     changed.notify_one();
     let arrived = snapshot.wait_for(|snapshot| snapshot.index.endpoint(endpoint("b")).is_some());
@@ -133,7 +165,7 @@ async fn the_table_of_another_ledger_replaces_all_that_was_known() {
 async fn what_only_a_newer_release_knows_is_passed_over_and_counted() {
     let (ledger, folder) = open().await;
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    let before = ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    let before = ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     ledger.beat(heartbeat(1)).await.unwrap();
     let newer = "UPDATE ledger SET table_version = 2;
         INSERT INTO routes (kind, id, version, row) VALUES (9, randomblob(16), 2, '{}');

@@ -193,7 +193,7 @@ impl World {
         let ended = Program::start(&["migrate", "--database", world.database.url()]).end().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let ledger = world.ledger().await;
-        ledger.publish_table(table(endpoint)).await.unwrap();
+        ledger.publish_table(table(endpoint), None).await.unwrap();
         Some((world, ledger))
     }
 

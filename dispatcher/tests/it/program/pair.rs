@@ -81,7 +81,7 @@ async fn one_process_on_a_file_delivers_too_and_nobody_else_may_use_the_file() {
     std::fs::write(&key, [7; 32]).unwrap();
     {
         let ledger = SqliteLedger::open(&file).await.unwrap();
-        ledger.publish_table(table(endpoint("sink", &receiver.url, policy()))).await.unwrap();
+        ledger.publish_table(table(endpoint("sink", &receiver.url, policy())), None).await.unwrap();
     }
     let database = format!("sqlite:{}", file.display());
     let line = [

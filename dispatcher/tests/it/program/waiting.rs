@@ -39,7 +39,7 @@ async fn servers_that_are_away_are_waited_for_and_then_used() {
     let ledger = PostgresLedger::connect(PostgresConfig::new(&database)).await.unwrap();
     let ledger: Arc<dyn Ledger> = Arc::new(ledger);
     let row = endpoint("sink", &receiver.url, policy());
-    let version = ledger.publish_table(table(row)).await.unwrap();
+    let version = ledger.publish_table(table(row), None).await.unwrap();
     // What ingests is of use without a broker; what only delivers is not.
     ingest.ready().await;
     ingest.until(|answer| answer["table_version"] == version.0).await;

@@ -1,6 +1,7 @@
 //! The servers of this crate, started for real. Each test says on the error stream when this machine cannot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod cluster;
 mod command;
 mod postgres;
 mod rabbitmq;

@@ -60,7 +60,7 @@ async fn an_endpoint_is_deleted_while_deliveries_are_in_flight() {
     producer.further_acknowledged(100).await.unwrap();
     let acknowledged = producer.stop().await.unwrap();
     let dropped = TableChange { put: Vec::new(), drop: system.routes.keys() };
-    system.ledger.publish_table(dropped).await.unwrap();
+    system.ledger.publish_table(dropped, None).await.unwrap();
     // Whatever waits is held until its grace is over; here it is over at once.
     until("nothing is open", async || {
         system.ledger.cancel_orphans(Duration::ZERO, 1000).await?;

@@ -112,7 +112,7 @@ pub(crate) async fn a_claim_keeps_to_its_bound(ledger: &Arc<dyn Ledger>) {
 pub(crate) async fn a_closed_gate_holds_whatever_waits(ledger: &Arc<dyn Ledger>) {
     for name in ["a", "b"] {
         let put = vec![endpoint_row(name, "1", EndpointState::Active)];
-        ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+        ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     }
     for name in ["a", "a", "b"] {
         waiting(ledger, name, NOW).await;
@@ -129,7 +129,7 @@ pub(crate) async fn a_closed_gate_holds_whatever_waits(ledger: &Arc<dyn Ledger>)
 
 pub(crate) async fn a_quota_bounds_a_claim_and_closes_the_gate_again(ledger: &Arc<dyn Ledger>) {
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     for _ in 0..4 {
         waiting(ledger, "a", NOW).await;
     }

@@ -113,7 +113,7 @@ pub(crate) async fn foreign_tenants_see_nothing(ledger: &Arc<dyn Ledger>) {
 
 pub(crate) async fn the_backlog_counts_gated_deliveries_apart(ledger: &Arc<dyn Ledger>) {
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     accept(ledger, &new_event(&["a", "b"], HOUR)).await;
     for name in ["a", "a", "b"] {
         waiting(ledger, name, HOUR).await;
@@ -125,7 +125,7 @@ pub(crate) async fn the_backlog_counts_gated_deliveries_apart(ledger: &Arc<dyn L
 
 pub(crate) async fn endpoint_facts_sum_the_attempts(ledger: &Arc<dyn Ledger>) {
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     let oldest = waiting(ledger, "a", HOUR).await;
     waiting(ledger, "a", HOUR).await;
     let good = new_event(&["a"], HOUR);
@@ -144,7 +144,7 @@ pub(crate) async fn endpoint_facts_sum_the_attempts(ledger: &Arc<dyn Ledger>) {
 
 pub(crate) async fn a_failed_transform_says_nothing_of_the_endpoint(ledger: &Arc<dyn Ledger>) {
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     let new = new_event(&["a"], HOUR);
     accept(ledger, &new).await;
     let failed = (Some(attempt(1, Outcome::TransformFailed)), Next::Waiting { delay: HOUR });

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dispatcher::ledger::{DisableReason, Disabled, GateChange, Ledger};
+use dispatcher::ledger::{DisableReason, Disabled, GateChange, Ledger, LedgerError};
 use dispatcher_core::delivery::{DeliveryState, EndReason, Next};
 use dispatcher_core::table::{EndpointState, Row, RowKey, SubscriptionRow, TableChange, TableVersion, TenantRow};
 
@@ -8,12 +8,12 @@ use crate::ledger::support::*;
 
 async fn put(ledger: &Arc<dyn Ledger>, name: &str, revision: &str, state: EndpointState) -> TableVersion {
     let put = vec![endpoint_row(name, revision, state)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap()
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap()
 }
 
 async fn drop_endpoint(ledger: &Arc<dyn Ledger>, name: &str) -> TableVersion {
     let drop = vec![RowKey::Endpoint(endpoint(name))];
-    ledger.publish_table(TableChange { put: vec![], drop }).await.unwrap()
+    ledger.publish_table(TableChange { put: vec![], drop }, None).await.unwrap()
 }
 
 async fn claims(ledger: &Arc<dyn Ledger>) -> usize {
@@ -33,13 +33,13 @@ pub(crate) async fn versions_rise_and_loads_tell_what_changed(ledger: &Arc<dyn L
         suspended: false,
     });
     let all = vec![tenant_row.clone(), endpoint_row("a", "1", EndpointState::Active), subscription.clone()];
-    let first = ledger.publish_table(TableChange { put: all.clone(), drop: vec![] }).await.unwrap();
+    let first = ledger.publish_table(TableChange { put: all.clone(), drop: vec![] }, None).await.unwrap();
     let load = ledger.load_table(None).await.unwrap();
     assert_eq!((load.version, load.complete, load.rows, load.dropped), (first, true, all, vec![]));
 
     let changed = endpoint_row("a", "2", EndpointState::Held { reason: "InvalidSpec".into() });
     let change = TableChange { put: vec![changed.clone()], drop: vec![subscription.key()] };
-    let second = ledger.publish_table(change).await.unwrap();
+    let second = ledger.publish_table(change, None).await.unwrap();
     assert!(second > first);
     let load = ledger.load_table(Some(first)).await.unwrap();
     assert_eq!((load.version, load.complete), (second, false));
@@ -52,8 +52,47 @@ pub(crate) async fn versions_rise_and_loads_tell_what_changed(ledger: &Arc<dyn L
 
 pub(crate) async fn an_empty_change_keeps_the_version(ledger: &Arc<dyn Ledger>) {
     let version = put(ledger, "a", "1", EndpointState::Active).await;
-    assert_eq!(ledger.publish_table(TableChange::default()).await.unwrap(), version);
+    assert_eq!(ledger.publish_table(TableChange::default(), None).await.unwrap(), version);
     assert_eq!(ledger.load_table(None).await.unwrap().version, version);
+}
+
+pub(crate) async fn every_row_tells_which_version_changed_it_last(ledger: &Arc<dyn Ledger>) {
+    let first = put(ledger, "a", "1", EndpointState::Active).await;
+    let second = put(ledger, "b", "1", EndpointState::Active).await;
+    let third = put(ledger, "a", "2", EndpointState::Active).await;
+    for (since, expected) in [(None, vec![("a", third), ("b", second)]), (Some(second), vec![("a", third)])] {
+        let load = ledger.load_table(since).await.unwrap();
+        let mut found: Vec<_> = load.rows.iter().map(Row::key).zip(load.row_versions).collect();
+        let mut expected: Vec<_> =
+            expected.iter().map(|(name, version)| (RowKey::Endpoint(endpoint(name)), *version)).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "since {since:?}, after {first:?}");
+    }
+}
+
+pub(crate) async fn a_leader_that_was_replaced_writes_nothing(ledger: &Arc<dyn Ledger>) {
+    let publish = async |name: &str, epoch| {
+        let put = vec![endpoint_row(name, "1", EndpointState::Active)];
+        ledger.publish_table(TableChange { put, drop: vec![] }, epoch).await
+    };
+    publish("a", Some(7)).await.unwrap();
+    let version = publish("b", Some(8)).await.unwrap();
+    let refused = publish("c", Some(7)).await;
+    assert!(matches!(refused, Err(LedgerError::Superseded { asked: 7, present: 8 })), "{refused:?}");
+    assert_eq!(ledger.load_table(None).await.unwrap().version, version);
+    assert!(publish("c", Some(8)).await.unwrap() > version, "the present one goes on");
+    publish("d", None).await.unwrap();
+}
+
+pub(crate) async fn a_new_leader_shuts_the_old_one_out_before_it_has_changed_anything(ledger: &Arc<dyn Ledger>) {
+    let version = put(ledger, "a", "1", EndpointState::Active).await;
+    assert_eq!(ledger.publish_table(TableChange::default(), Some(3)).await.unwrap(), version);
+    let change = TableChange { put: vec![endpoint_row("b", "1", EndpointState::Active)], drop: vec![] };
+    for late in [change, TableChange::default()] {
+        let refused = ledger.publish_table(late, Some(2)).await;
+        assert!(matches!(refused, Err(LedgerError::Superseded { asked: 2, present: 3 })), "{refused:?}");
+    }
 }
 
 pub(crate) async fn a_version_from_elsewhere_reloads_everything(ledger: &Arc<dyn Ledger>) {

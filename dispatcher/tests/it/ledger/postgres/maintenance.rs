@@ -113,10 +113,10 @@ async fn what_was_dropped_long_ago_is_forgotten_and_older_readers_load_all() {
     let Some(database) = database().await else { return };
     let (ledger, mut beside) = (connect(&database).await, raw(&database).await);
     let put = |name: &str| vec![endpoint_row(name, "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }).await.unwrap();
-    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put: put("a"), drop: vec![] }, None).await.unwrap();
+    let before = ledger.publish_table(TableChange { put: put("b"), drop: vec![] }, None).await.unwrap();
     let drop = vec![RowKey::Endpoint(endpoint("a"))];
-    let after = ledger.publish_table(TableChange { put: vec![], drop }).await.unwrap();
+    let after = ledger.publish_table(TableChange { put: vec![], drop }, None).await.unwrap();
     ledger.maintain(30 * DAY).await.unwrap();
     assert_eq!(ledger.load_table(Some(before)).await.unwrap().dropped, [RowKey::Endpoint(endpoint("a"))]);
 

@@ -30,7 +30,7 @@ async fn what_only_a_newer_release_knows_is_passed_over_and_counted() {
     let Some(database) = database().await else { return };
     let (ledger, mut beside) = (connect(&database).await, raw(&database).await);
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    let before = ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    let before = ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     ledger.beat(heartbeat(1)).await.unwrap();
     let newer = "UPDATE ledger SET table_version = 2;
         INSERT INTO routes (kind, id, version, content) VALUES (9, gen_random_uuid(), 2, '{}');

@@ -100,7 +100,7 @@ async fn results_claims_gates_and_table_changes_never_deadlock() {
     let Some((ledgers, _database)) = several(4).await else { return };
     let names = ["a", "b", "c", "d"];
     let put = || names.iter().map(|name| endpoint_row(name, "1", EndpointState::Active)).collect();
-    ledgers[0].publish_table(TableChange { put: put(), drop: vec![] }).await.unwrap();
+    ledgers[0].publish_table(TableChange { put: put(), drop: vec![] }, None).await.unwrap();
     let produce = |ledger: &Arc<dyn Ledger>, backwards: bool| {
         let ledger = Arc::clone(ledger);
         async move {
@@ -139,7 +139,7 @@ async fn results_claims_gates_and_table_changes_never_deadlock() {
         for round in 0..ROUNDS {
             let mut put: Vec<_> = put();
             put.rotate_left(round % 4);
-            ledgers[3].publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+            ledgers[3].publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
             let gates = names.iter().rev().map(|name| dispatcher::ledger::GateChange {
                 endpoint: endpoint(name),
                 revision: "1".into(),
@@ -204,7 +204,7 @@ async fn what_was_committed_before_a_refusal_is_counted_once_and_stale_when_it_i
     let Some((ledgers, _database)) = several(1).await else { return };
     let ledger = &ledgers[0];
     let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-    ledger.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+    ledger.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
     let (good, mut bad) = (new_event(&["a"], HOUR), new_event(&["a", "b"], HOUR));
     accept(ledger, &good).await;
     accept(ledger, &bad).await;
@@ -229,7 +229,7 @@ async fn a_published_table_is_told_to_whoever_watches() {
         // The first notice says that watching has begun.
         changed.notified().await;
         let put = vec![endpoint_row("a", "1", EndpointState::Active)];
-        let version = writing.publish_table(TableChange { put, drop: vec![] }).await.unwrap();
+        let version = writing.publish_table(TableChange { put, drop: vec![] }, None).await.unwrap();
         changed.notified().await;
         assert_eq!(watching.load_table(None).await.unwrap().version, version);
     };

@@ -1,0 +1,12 @@
+//! The Helm chart, rendered by the real helm, and the kustomize bases made from it.
+
+mod accounts;
+mod admission;
+mod crds;
+mod kustomize;
+mod modes;
+mod network;
+mod roles;
+mod security;
+mod support;
+mod values;
