@@ -4,6 +4,7 @@
 mod events;
 mod lease;
 mod measure;
+mod pools;
 mod secret;
 mod server;
 mod status;
