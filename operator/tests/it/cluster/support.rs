@@ -61,6 +61,15 @@ impl Cluster {
         self.namespace.kubectl()
     }
 
+    /// Objects of a kind of Kubernetes' own in the namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
     pub(crate) fn objects(&self, kind: Kind) -> Api<DynamicObject> {
         let resource = ApiResource {
             group: crds::GROUP.to_owned(),
