@@ -12,15 +12,19 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{API_VERSION, Endpoint, Kind, Subscription, definition};
+use crate::{API_VERSION, DispatcherPool, Endpoint, Kind, Replay, Subscription, definition};
 
 /// An object that an API server would store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Admitted {
     /// Where to deliver.
     Endpoint(Box<Endpoint>),
+    /// What to deliver again.
+    Replay(Box<Replay>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
 }
 
 /// One thing that is wrong with an object. Never repeats a value, which may be a secret.
@@ -74,7 +78,9 @@ pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
     if problems.is_empty() {
         return match kind {
             Kind::Endpoint => typed(object).map(|endpoint| Admitted::Endpoint(Box::new(endpoint))),
+            Kind::Replay => typed(object).map(|replay| Admitted::Replay(Box::new(replay))),
             Kind::Subscription => typed(object).map(|subscription| Admitted::Subscription(Box::new(subscription))),
+            Kind::DispatcherPool => typed(object).map(|pool| Admitted::DispatcherPool(Box::new(pool))),
         };
     }
     problems.sort();
@@ -93,8 +99,8 @@ fn kind_of(fields: &Map<String, Value>) -> Result<Kind, Vec<FieldProblem>> {
         Some(kind) if problems.is_empty() => Ok(kind),
         Some(_) => Err(problems),
         None => {
-            let names = Kind::ALL.map(Kind::as_str).join(" or ");
-            problems.push(FieldProblem::new("kind", format!("must be {names}")));
+            let [others @ .., last] = Kind::ALL.map(Kind::as_str);
+            problems.push(FieldProblem::new("kind", format!("must be {} or {last}", others.join(", "))));
             Err(problems)
         }
     }

@@ -13,6 +13,10 @@ pub enum ConditionType {
     Programmed,
     /// Whether deliveries arrive, and why not.
     Delivering,
+    /// Whether all that was to be done is done.
+    Complete,
+    /// Whether the number of dispatchers is what the load asks for.
+    Scaling,
     /// Present, and True, only while a change is on its way.
     Reconciling,
     /// Present, and True, only while the resource cannot get ready without a change by its owner.
@@ -21,8 +25,16 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 6] =
-        [Self::Ready, Self::ResolvedRefs, Self::Programmed, Self::Delivering, Self::Reconciling, Self::Stalled];
+    pub const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::ResolvedRefs,
+        Self::Programmed,
+        Self::Delivering,
+        Self::Complete,
+        Self::Scaling,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     /// The name that stands in `type`.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +43,8 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
             Self::Delivering => "Delivering",
+            Self::Complete => "Complete",
+            Self::Scaling => "Scaling",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -60,6 +74,28 @@ impl ConditionType {
                 Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
+            (Kind::Replay, Self::Ready | Self::Complete) => &[
+                Reason::Pending,
+                Reason::Running,
+                Reason::Suspended,
+                Reason::Delivering,
+                Reason::Completed,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+                Reason::SubscriptionNotFound,
+            ],
+            (Kind::DispatcherPool, Self::Ready) => &[
+                Reason::Pending,
+                Reason::Available,
+                Reason::PoolAtZero,
+                Reason::InvalidSpec,
+                Reason::TemplateNotFound,
+                Reason::ApplyFailed,
+                Reason::PodsRefused,
+                Reason::Unschedulable,
+                Reason::NotAvailable,
+            ],
             (Kind::Endpoint, Self::ResolvedRefs) => &[
                 Reason::Resolved,
                 Reason::SecretNotFound,
@@ -68,7 +104,14 @@ impl ConditionType {
                 Reason::PoolNotFound,
             ],
             (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
-            (_, Self::Programmed) => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            (Kind::Replay, Self::ResolvedRefs) => {
+                &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
+            }
+            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
+                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
+            }
+            (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
+            (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
             (Kind::Endpoint, Self::Delivering) => &[
                 Reason::Delivering,
                 Reason::NoTraffic,
@@ -79,12 +122,20 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
-            (Kind::Subscription, Self::Delivering) => &[],
+            (Kind::Subscription | Kind::Replay | Kind::DispatcherPool, Self::Delivering)
+            | (Kind::Replay, Self::Programmed)
+            | (Kind::Endpoint | Kind::Subscription | Kind::DispatcherPool, Self::Complete)
+            | (Kind::Endpoint | Kind::Subscription | Kind::Replay, Self::Scaling) => &[],
+            (Kind::DispatcherPool, Self::Scaling) => {
+                &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
+            }
             (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
             (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
             (Kind::Subscription, Self::Stalled) => {
                 &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
             }
+            (Kind::DispatcherPool, Self::Stalled) => &[Reason::InvalidSpec],
         }
     }
 }
@@ -136,6 +187,8 @@ pub enum Reason {
     SecretForbidden,
     /// The endpoint that the subscription names does not exist, or its selector matches none.
     EndpointNotFound,
+    /// The subscription that the replay names does not exist.
+    SubscriptionNotFound,
     /// The pool that the endpoint names does not exist.
     PoolNotFound,
     /// Everything that the resource names is there.
@@ -146,6 +199,10 @@ pub enum Reason {
     PoolAtZero,
     /// Deliveries succeed.
     Delivering,
+    /// What is to be delivered again is looked for and started.
+    Running,
+    /// All that was to be done is done.
+    Completed,
     /// Nothing was sent to the endpoint lately.
     NoTraffic,
     /// No subscription names the endpoint.
@@ -162,11 +219,33 @@ pub enum Reason {
     Progressing,
     /// A change is on its way and something that it needs failed; it is tried again.
     ProgressingWithRetry,
+    /// Dispatchers are ready: as many as there should be at least.
+    Available,
+    /// The Deployment of the installation's default pool, which the pool's is made of, does not exist.
+    TemplateNotFound,
+    /// The API server refused an object that the pool needs; the message says which and why.
+    ApplyFailed,
+    /// The API server refuses the pods: a quota, or a policy.
+    PodsRefused,
+    /// No node takes a pod; the message says why.
+    Unschedulable,
+    /// Pods are there and do not get ready.
+    NotAvailable,
+    /// The number of dispatchers is what the load asks for, or on its way there.
+    AsMeasured,
+    /// The load asks for more dispatchers than the upper bound allows.
+    AtMaximum,
+    /// Most attempts fail, and more dispatchers would not change that; none is added.
+    NothingSucceeds,
+    /// The load is not known, so the number of dispatchers stays as it is.
+    NotMeasured,
+    /// Somebody else sets the number of dispatchers.
+    External,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 38] = [
         Self::Pending,
         Self::Programmed,
         Self::Suspended,
@@ -178,11 +257,14 @@ impl Reason {
         Self::SecretKeyMissing,
         Self::SecretForbidden,
         Self::EndpointNotFound,
+        Self::SubscriptionNotFound,
         Self::PoolNotFound,
         Self::Resolved,
         Self::Waiting,
         Self::PoolAtZero,
         Self::Delivering,
+        Self::Running,
+        Self::Completed,
         Self::NoTraffic,
         Self::NotRouted,
         Self::Failing,
@@ -191,6 +273,17 @@ impl Reason {
         Self::DisabledAfterFailures,
         Self::Progressing,
         Self::ProgressingWithRetry,
+        Self::Available,
+        Self::TemplateNotFound,
+        Self::ApplyFailed,
+        Self::PodsRefused,
+        Self::Unschedulable,
+        Self::NotAvailable,
+        Self::AsMeasured,
+        Self::AtMaximum,
+        Self::NothingSucceeds,
+        Self::NotMeasured,
+        Self::External,
     ];
 
     /// The word that stands in `reason`.
@@ -207,11 +300,14 @@ impl Reason {
             Self::SecretKeyMissing => "SecretKeyMissing",
             Self::SecretForbidden => "SecretForbidden",
             Self::EndpointNotFound => "EndpointNotFound",
+            Self::SubscriptionNotFound => "SubscriptionNotFound",
             Self::PoolNotFound => "PoolNotFound",
             Self::Resolved => "Resolved",
             Self::Waiting => "Waiting",
             Self::PoolAtZero => "PoolAtZero",
             Self::Delivering => "Delivering",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
             Self::NoTraffic => "NoTraffic",
             Self::NotRouted => "NotRouted",
             Self::Failing => "Failing",
@@ -220,6 +316,17 @@ impl Reason {
             Self::DisabledAfterFailures => "DisabledAfterFailures",
             Self::Progressing => "Progressing",
             Self::ProgressingWithRetry => "ProgressingWithRetry",
+            Self::Available => "Available",
+            Self::TemplateNotFound => "TemplateNotFound",
+            Self::ApplyFailed => "ApplyFailed",
+            Self::PodsRefused => "PodsRefused",
+            Self::Unschedulable => "Unschedulable",
+            Self::NotAvailable => "NotAvailable",
+            Self::AsMeasured => "AsMeasured",
+            Self::AtMaximum => "AtMaximum",
+            Self::NothingSucceeds => "NothingSucceeds",
+            Self::NotMeasured => "NotMeasured",
+            Self::External => "External",
         }
     }
 }

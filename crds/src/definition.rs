@@ -10,14 +10,16 @@ use kube_cel::CompiledSchema;
 use serde_json::{Value, json};
 
 use crate::condition::{ConditionStatus, ConditionType, Reason};
-use crate::{Endpoint, Kind, Subscription};
+use crate::{DispatcherPool, Endpoint, Kind, Replay, Subscription};
 
 /// The definition of a kind, as it is installed. Differs from the derive's `crd()` in two ways: an absent field is never
 /// `nullable` (Kubernetes then treats `null` as absent, also in rules), and `status` has its default.
 pub fn definition(kind: Kind) -> CustomResourceDefinition {
     let mut definition = match kind {
         Kind::Endpoint => Endpoint::crd(),
+        Kind::Replay => Replay::crd(),
         Kind::Subscription => Subscription::crd(),
+        Kind::DispatcherPool => DispatcherPool::crd(),
     };
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -55,10 +57,14 @@ pub(crate) struct CompiledDefinition {
 
 pub(crate) fn compiled(kind: Kind) -> &'static CompiledDefinition {
     static ENDPOINT: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::Endpoint));
+    static REPLAY: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::Replay));
     static SUBSCRIPTION: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::Subscription));
+    static DISPATCHER_POOL: LazyLock<CompiledDefinition> = LazyLock::new(|| compile(Kind::DispatcherPool));
     match kind {
         Kind::Endpoint => &ENDPOINT,
+        Kind::Replay => &REPLAY,
         Kind::Subscription => &SUBSCRIPTION,
+        Kind::DispatcherPool => &DISPATCHER_POOL,
     }
 }
 

@@ -121,11 +121,58 @@ pub const FILTER_LENGTH_MAX: usize = 1024;
 /// Longest transform.
 pub const TRANSFORM_LENGTH_MAX: usize = 4096;
 
+// --- Replays ------------------------------------------------------------------------------------
+
+/// Most states that a replay names: all of them.
+pub const REPLAY_STATES_MAX: usize = 3;
+/// Deliveries a second that a replay starts when nothing is said: what an endpoint that was not made for a flood bears.
+pub const REPLAY_PER_SECOND_DEFAULT: i32 = 100;
+// --- Pools --------------------------------------------------------------------------------------
+
+/// Longest name of a pool: names of objects are made of it, beside that of the installation.
+pub const POOL_NAME_LENGTH_MAX: usize = 40;
+/// Fewest dispatchers when nothing is said.
+pub const POOL_MIN_REPLICAS_DEFAULT: i32 = 2;
+/// Most dispatchers when nothing is said.
+pub const POOL_MAX_REPLICAS_DEFAULT: i32 = 10;
+/// Most dispatchers of a pool.
+pub const POOL_REPLICAS_MAX: i32 = 100;
+/// Seconds within which a backlog is to be worked off, when nothing is said.
+pub const POOL_DRAIN_TARGET_SECONDS_DEFAULT: i32 = 60;
+/// Shortest time within which a backlog is to be worked off.
+pub const POOL_DRAIN_TARGET_SECONDS_MIN: i32 = 5;
+/// Longest time within which a backlog is to be worked off.
+pub const POOL_DRAIN_TARGET_SECONDS_MAX: i32 = 60 * 60;
+/// Seconds for which fewer dispatchers must have been enough, when nothing is said.
+pub const POOL_STABILIZATION_SECONDS_DEFAULT: i32 = 300;
+/// Shortest such time: what is shorter than a start of a dispatcher and two measurements flaps.
+pub const POOL_STABILIZATION_SECONDS_MIN: i32 = 60;
+/// Longest such time.
+pub const POOL_STABILIZATION_SECONDS_MAX: i32 = 60 * 60;
+/// Requests that one dispatcher has in flight at once, when nothing is said.
+pub const POOL_MAX_IN_FLIGHT_DEFAULT: i32 = 128;
+/// Most requests that one dispatcher may have in flight at once.
+pub const POOL_MAX_IN_FLIGHT_MAX: i32 = 1024;
+/// Longest key of a label or taint: a prefix and a name.
+pub const LABEL_KEY_LENGTH_MAX: usize = 317;
+/// Most labels of a node that are asked for.
+pub const NODE_SELECTOR_LABELS_MAX: usize = 16;
+/// Most tolerations.
+pub const TOLERATIONS_MAX: usize = 16;
+/// Longest time that a taint is tolerated.
+pub const TOLERATION_SECONDS_MAX: i32 = 7 * 24 * 60 * 60;
+/// Most resources that are requested or limited.
+pub const QUANTITIES_MAX: usize = 8;
+/// Longest quantity.
+pub const QUANTITY_LENGTH_MAX: usize = 32;
+
 // --- Status -------------------------------------------------------------------------------------
 
 /// Most conditions of an object.
 pub const CONDITIONS_MAX: usize = 8;
 /// Longest text in a column: a rounded number with its unit.
 pub const COLUMN_LENGTH_MAX: usize = 32;
+/// Longest cursor of a replay.
+pub const CURSOR_LENGTH_MAX: usize = 64;
 /// Longest host with its port.
 pub const HOST_LENGTH_MAX: usize = 260;

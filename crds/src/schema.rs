@@ -62,6 +62,32 @@ pub(crate) fn match_labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Labels that a node must have. None may be asked for: that replaces what the default pool asks for.
+pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": limits::NODE_SELECTOR_LABELS_MAX,
+        "additionalProperties": {"type": "string", "maxLength": limits::LABEL_VALUE_LENGTH_MAX},
+    })
+}
+
+/// Quantities by the name of their resource, each as Kubernetes writes them.
+pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": limits::QUANTITIES_MAX,
+        "additionalProperties": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": limits::QUANTITY_LENGTH_MAX,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([0-9]+([.][0-9]*)?|[.][0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$')",
+                "message": "must be a quantity such as 500m, 2 or 256Mi",
+            }],
+        },
+    })
+}
+
 /// Scopes of an access token, each a scope-token of RFC 6749, 3.3.
 pub(crate) fn scopes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

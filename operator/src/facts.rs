@@ -65,6 +65,16 @@ pub fn count(count: u64) -> String {
     }
 }
 
+/// A rate, as [`count`] rounds it: `~200/s`. What is less than one a second and more than nothing is `<1/s`.
+pub fn per_second(rate: f64) -> String {
+    if rate > 0.0 && rate < 1.0 {
+        return "<1/s".to_owned();
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; a rate is not negative")]
+    let whole = rate.round() as u64;
+    format!("{}/s", count(whole))
+}
+
 /// A time in milliseconds since the Unix epoch, rounded down to the minute.
 pub fn minute(unix_ms: u64) -> u64 {
     unix_ms - unix_ms % 60_000
@@ -167,6 +177,13 @@ mod tests {
             (60_000, "100s"),
         ] {
             assert_eq!(duration(Duration::from_millis(milliseconds)), text, "{milliseconds}");
+        }
+    }
+
+    #[test]
+    fn rates_are_counts_of_a_second() {
+        for (rate, text) in [(0.0, "0/s"), (0.2, "<1/s"), (1.4, "1/s"), (250.0, "~200/s"), (f64::NAN, "0/s")] {
+            assert_eq!(per_second(rate), text, "{rate}");
         }
     }
 

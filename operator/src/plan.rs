@@ -5,8 +5,11 @@ mod endpoint;
 pub mod events;
 mod issuer;
 mod memory;
+pub mod pool;
 pub mod removal;
+pub mod replay;
 mod revision;
+pub mod scale;
 mod status;
 mod subscription;
 
@@ -17,6 +20,8 @@ use std::time::Duration;
 use crds::Kind;
 use crds::condition::Reason;
 use crds::endpoint::EndpointStatus;
+use crds::pool::DispatcherPoolStatus;
+use crds::replay::ReplayStatus;
 use crds::subscription::SubscriptionStatus;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
@@ -24,12 +29,12 @@ use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{
     EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
 };
-
 use serde::Serialize;
 
 pub use self::change::StatusChange;
 use self::events::{PlannedEvent, Regarding};
 pub use self::memory::Memory;
+use self::replay::{ReplayJob, ReplaySituation};
 use self::subscription::PlannedSubscription;
 use crate::validate::{Neighbours, Problem};
 use crate::world::{Malformed, World};
@@ -52,6 +57,8 @@ pub struct Plan {
     pub statuses: Vec<ObjectStatus>,
     /// Secrets with signing keys that are to be made; their endpoints are planned again once they are there.
     pub generate_secrets: Vec<GenerateSecret>,
+    /// Replays that are to be worked on.
+    pub replays: Vec<ReplayJob>,
     /// When to plan again although nothing changes.
     pub next_look_in: Option<Duration>,
 }
@@ -84,8 +91,12 @@ pub struct ObjectStatus {
 pub enum StatusBody {
     /// Of an endpoint.
     Endpoint(EndpointStatus),
+    /// Of a replay.
+    Replay(ReplayStatus),
     /// Of a subscription.
     Subscription(SubscriptionStatus),
+    /// Of a pool.
+    DispatcherPool(DispatcherPoolStatus),
 }
 
 impl StatusBody {
@@ -93,7 +104,9 @@ impl StatusBody {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Endpoint(_) => Kind::Endpoint,
+            Self::Replay(_) => Kind::Replay,
             Self::Subscription(_) => Kind::Subscription,
+            Self::DispatcherPool(_) => Kind::DispatcherPool,
         }
     }
 }
@@ -232,10 +245,25 @@ pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, me
     plan.table = wanted.difference(&world.published);
     plan.look_in(statuses.next_look_in);
     plan.statuses = statuses.changed;
+    plan.plan_replays(world, now_unix_ms);
     plan
 }
 
 impl Plan {
+    fn plan_replays(&mut self, world: &World, now_unix_ms: u64) {
+        let situation = ReplaySituation {
+            tenants: &world.tenants,
+            replays: &world.replays,
+            malformed: &world.malformed,
+            progress: &world.replay_progress,
+            published: &world.published,
+        };
+        let planned = replay::plan_replays(&situation, now_unix_ms);
+        self.replays = planned.jobs;
+        self.statuses.extend(planned.statuses);
+        self.look_in(planned.next_look_in);
+    }
+
     fn look_in(&mut self, duration: Option<Duration>) {
         self.next_look_in = [self.next_look_in, duration].into_iter().flatten().min();
     }

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod neighbours;
+mod replay;
 mod request;
 mod subscription;
 mod tls;
@@ -11,6 +12,7 @@ use crds::condition::Reason;
 
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
 pub use neighbours::Neighbours;
+pub use replay::validate_replay;
 pub use subscription::{Resolution, ValidatedSubscription, resolve, validate_subscription};
 pub(crate) use subscription::{check_subscription, resolved};
 pub(crate) use tls::{CERTIFICATE_KEY, PRIVATE_KEY_KEY};

@@ -11,13 +11,14 @@ pub mod store;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crds::{Endpoint, Kind, Subscription};
+use crds::{DispatcherPool, Endpoint, Kind, Replay, Subscription};
 use dispatcher::ledger::{Disabled, DispatcherRecord, EndpointFacts, TableLoad};
-use dispatcher_core::id::TenantId;
+use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row, RowKey, TableChange, TableVersion};
 
 pub use self::named::named_secrets;
 pub use self::secrets::{SecretData, SecretState, Secrets};
+use crate::plan::replay::ReplayProgress;
 use crate::plan::{ObjectStatus, Plan, StatusBody};
 
 /// What is wanted, what is there, and what is known about it.
@@ -29,6 +30,12 @@ pub struct World {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Subscriptions, with their present statuses.
     pub subscriptions: Vec<Arc<Subscription>>,
+    /// Replays, with their present statuses.
+    pub replays: Vec<Arc<Replay>>,
+    /// How far replays have come that this process works on.
+    pub replay_progress: HashMap<ReplayId, ReplayProgress>,
+    /// Pools of dispatchers, with their present statuses.
+    pub dispatcher_pools: Vec<Arc<DispatcherPool>>,
     /// Those of the resources above of which only the place is known: what they say is not understood.
     pub malformed: Vec<Malformed>,
     /// Secrets that endpoints may name.
@@ -89,6 +96,9 @@ impl Default for World {
             tenants: Vec::new(),
             endpoints: Vec::new(),
             subscriptions: Vec::new(),
+            replays: Vec::new(),
+            replay_progress: HashMap::new(),
+            dispatcher_pools: Vec::new(),
             malformed: Vec::new(),
             secrets: Secrets::default(),
             pools: BTreeMap::from([(DEFAULT_POOL.to_owned(), always.clone())]),
@@ -173,9 +183,19 @@ impl World {
                 Arc::make_mut(endpoint).status = Some(status.clone());
             }
         }
+        for replay in &mut self.replays {
+            if let Some(StatusBody::Replay(status)) = find(Kind::Replay, &replay.metadata) {
+                Arc::make_mut(replay).status = Some(status.clone());
+            }
+        }
         for subscription in &mut self.subscriptions {
             if let Some(StatusBody::Subscription(status)) = find(Kind::Subscription, &subscription.metadata) {
                 Arc::make_mut(subscription).status = Some(status.clone());
+            }
+        }
+        for pool in &mut self.dispatcher_pools {
+            if let Some(StatusBody::DispatcherPool(status)) = find(Kind::DispatcherPool, &pool.metadata) {
+                Arc::make_mut(pool).status = Some(status.clone());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the structural schema alone says: types, enumerations, bounds, required fields, duplicates.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::FieldProblem;
@@ -165,6 +166,9 @@ fn check_string(schema: &Value, string: &str, path: &str, structural: &mut Struc
             structural.add(path, format!("must be one of {}", names.join(", ")));
         }
         return;
+    }
+    if text(schema, "format") == "date-time" && string.parse::<Timestamp>().is_err() {
+        structural.add(path, "must be a time in RFC 3339, such as 2026-01-31T09:00:00Z");
     }
     let length = string.chars().count();
     if let Some(max) = bound(schema, "maxLength").filter(|max| length > *max) {

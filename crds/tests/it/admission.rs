@@ -55,7 +55,10 @@ fn an_object_of_another_version_or_kind_is_refused() {
     other["apiVersion"] = json!("harborhook.dev/v1");
     assert_eq!(problems(&other), ["apiVersion: must be harborhook.dev/v1alpha1"]);
     other["kind"] = json!("Endpoints");
-    let both = ["apiVersion: must be harborhook.dev/v1alpha1", "kind: must be Endpoint or Subscription"];
+    let both = [
+        "apiVersion: must be harborhook.dev/v1alpha1",
+        "kind: must be Endpoint, Subscription, Replay or DispatcherPool",
+    ];
     assert_eq!(problems(&other), both);
     assert_eq!(problems(&json!({})), both);
     for no_object in [json!(null), json!([]), json!("Endpoint")] {

@@ -36,7 +36,9 @@ fn a_printed_definition_reads_back_as_the_same_definition() {
 #[test]
 fn every_example_is_admitted() {
     let mut endpoints = 0;
+    let mut replays = 0;
     let mut subscriptions = 0;
+    let mut pools = 0;
     for entry in fs::read_dir(folder("examples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yaml") {
@@ -46,10 +48,13 @@ fn every_example_is_admitted() {
         for document in documents {
             match admit(&document) {
                 Ok(Admitted::Endpoint(_)) => endpoints += 1,
+                Ok(Admitted::Replay(_)) => replays += 1,
                 Ok(Admitted::Subscription(_)) => subscriptions += 1,
+                Ok(Admitted::DispatcherPool(_)) => pools += 1,
                 Err(problems) => panic!("{}: {problems:?}", path.display()),
             }
         }
     }
-    assert!(endpoints >= 4 && subscriptions >= 2, "{endpoints} endpoints, {subscriptions} subscriptions");
+    let all = format!("{endpoints} endpoints, {replays} replays, {subscriptions} subscriptions, {pools} pools");
+    assert!(endpoints >= 4 && replays >= 2 && subscriptions >= 2 && pools >= 3, "{all}");
 }

@@ -4,6 +4,7 @@ mod admission;
 mod conditions;
 mod files;
 mod pages;
+mod replay;
 mod rules;
 mod schema;
 mod support;

@@ -6,15 +6,16 @@ use crds::Kind;
 use crds::definition::openapi_schema;
 use serde_json::{Value, json};
 
-use crate::support::{object, problems, walk};
+use crate::replay::{self, FIXED_MESSAGE};
+use crate::support::{merge, object, problems, walk};
 
 /// A rule, named by its kind, the field that it reports and its message, with patches of the smallest spec.
-struct Row {
-    kind: Kind,
-    field: String,
-    message: &'static str,
-    accepted: Value,
-    refused: Value,
+pub(crate) struct Row {
+    pub(crate) kind: Kind,
+    pub(crate) field: String,
+    pub(crate) message: &'static str,
+    pub(crate) accepted: Value,
+    pub(crate) refused: Value,
 }
 
 fn endpoint(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
@@ -25,7 +26,25 @@ fn subscription(field: &str, message: &'static str, accepted: Value, refused: Va
     Row { kind: Kind::Subscription, ..endpoint(field, message, accepted, refused) }
 }
 
-const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
+pub(crate) const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
+fn pool(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
+    Row { kind: Kind::DispatcherPool, ..endpoint(field, message, accepted, refused) }
+}
+
+/// The object that a row's patch makes. Rules of the object as a whole are about its metadata.
+fn patched(row: &Row, patch: &Value) -> Value {
+    if !row.field.is_empty() {
+        return object(row.kind, patch);
+    }
+    let mut object = object(row.kind, &json!({}));
+    merge(&mut object["metadata"], patch);
+    object
+}
+
+/// `field: message` as problems are printed.
+fn printed(field: &str, message: &str) -> String {
+    if field.is_empty() { message.to_owned() } else { format!("{field}: {message}") }
+}
 
 fn rows() -> Vec<Row> {
     let mut rows = url_rows();
@@ -35,6 +54,8 @@ fn rows() -> Vec<Row> {
     rows.extend(retry_rows());
     rows.extend(secret_rows());
     rows.extend(tls_rows());
+    rows.extend(replay::rows());
+    rows.extend(pool_rows());
     rows.extend([
         endpoint(
             "spec.recipient",
@@ -75,6 +96,68 @@ fn rows() -> Vec<Row> {
         ),
     ]);
     rows
+}
+
+fn pool_rows() -> Vec<Row> {
+    let toleration = |toleration: Value| json!({"template": {"tolerations": [toleration]}});
+    let quantity = |list: &str, quantity: &str| json!({"template": {"resources": {list: {"cpu": quantity}}}});
+    let quantity_message = "must be a quantity such as 500m, 2 or 256Mi";
+    vec![
+        pool(
+            "",
+            "metadata.name must have at most 40 lower case letters, digits and -, and begin with a letter",
+            json!({"name": "a-234567890123456789012345678901234567-0"}),
+            json!({"name": "a.b"}),
+        ),
+        pool(
+            "",
+            "metadata.name must not be default: that pool belongs to the installation and is set up there",
+            json!({"name": "default-2"}),
+            json!({"name": "default"}),
+        ),
+        pool(
+            "spec.maxReplicas",
+            "must not be smaller than minReplicas (when absent they are 10 and 2)",
+            json!({"minReplicas": 10}),
+            json!({"maxReplicas": 1}),
+        ),
+        pool(
+            "spec.scaling.stabilizationSeconds",
+            "belongs to mode Backlog: in mode External whoever sets the replicas has a window of its own",
+            json!({"scaling": {"stabilizationSeconds": 60}}),
+            json!({"scaling": {"mode": "External", "stabilizationSeconds": 60}}),
+        ),
+        pool(
+            "spec.template.resources.requests{}",
+            quantity_message,
+            quantity("requests", "1.5"),
+            quantity("requests", "1 core"),
+        ),
+        pool(
+            "spec.template.resources.limits{}",
+            quantity_message,
+            quantity("limits", "100m"),
+            quantity("limits", "-1"),
+        ),
+        pool(
+            "spec.template.tolerations[0]",
+            "set key, or operator Exists for every taint",
+            toleration(json!({"operator": "Exists"})),
+            toleration(json!({"operator": "Equal"})),
+        ),
+        pool(
+            "spec.template.tolerations[0].value",
+            "belongs to operator Equal",
+            toleration(json!({"key": "dedicated", "value": "hooks"})),
+            toleration(json!({"key": "dedicated", "operator": "Exists", "value": "hooks"})),
+        ),
+        pool(
+            "spec.template.tolerations[0].tolerationSeconds",
+            "belongs to effect NoExecute",
+            toleration(json!({"key": "a", "effect": "NoExecute", "tolerationSeconds": 30})),
+            toleration(json!({"key": "a", "effect": "NoSchedule", "tolerationSeconds": 30})),
+        ),
+    ]
 }
 
 fn url_rows() -> Vec<Row> {
@@ -387,15 +470,16 @@ fn tls_rows() -> Vec<Row> {
     ]
 }
 
-/// `Kind field: message` of every rule in the schemas.
+/// `Kind field: message` of every rule in the schemas that speaks of one object; the others compare it with what it was.
 fn rules_of_the_schemas() -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for kind in Kind::ALL {
         walk(&openapi_schema(kind), "", &mut |path, node| {
-            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let of_node = node["x-kubernetes-validations"].as_array().into_iter().flatten();
+            for rule in of_node.filter(|rule| rule["message"] != FIXED_MESSAGE) {
                 let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default()).replace("[]", "[0]");
                 let message = rule["message"].as_str().unwrap_or("no message");
-                let name = format!("{} {field}: {message}", kind.as_str());
+                let name = format!("{} {}", kind.as_str(), printed(&field, message));
                 assert!(rules.insert(name.clone()), "two rules say the same: {name}");
             }
         });
@@ -406,14 +490,14 @@ fn rules_of_the_schemas() -> BTreeSet<String> {
 #[test]
 fn every_rule_has_a_row_and_every_row_a_rule() {
     let named: BTreeSet<String> =
-        rows().iter().map(|row| format!("{} {}: {}", row.kind.as_str(), row.field, row.message)).collect();
+        rows().iter().map(|row| format!("{} {}", row.kind.as_str(), printed(&row.field, row.message))).collect();
     assert_eq!(named, rules_of_the_schemas());
 }
 
 #[test]
 fn every_rule_admits_an_object_that_keeps_it() {
     for row in rows() {
-        let found = problems(&object(row.kind, &row.accepted));
+        let found = problems(&patched(&row, &row.accepted));
         assert!(found.is_empty(), "{}: {}: {found:?}", row.field, row.message);
     }
 }
@@ -421,8 +505,8 @@ fn every_rule_admits_an_object_that_keeps_it() {
 #[test]
 fn every_rule_refuses_an_object_that_breaks_it_and_names_the_field() {
     for row in rows() {
-        let found = problems(&object(row.kind, &row.refused));
-        assert_eq!(found, [format!("{}: {}", row.field, row.message)]);
+        let found = problems(&patched(&row, &row.refused));
+        assert_eq!(found, [printed(&row.field.replace("{}", ".cpu"), row.message)]);
     }
 }
 

@@ -141,6 +141,30 @@ fn the_documented_defaults_are_the_ones_in_limits() {
 }
 
 #[test]
+fn the_documented_rate_of_a_replay_is_the_one_in_limits() {
+    let schema = openapi_schema(Kind::Replay);
+    let description = schema.pointer("/properties/spec/properties/perSecond/description").and_then(Value::as_str);
+    let default = format!("Default: {}.", limits::REPLAY_PER_SECOND_DEFAULT);
+    assert!(description.is_some_and(|description| description.ends_with(&default)), "{description:?}");
+}
+
+#[test]
+fn the_documented_defaults_of_pools_are_the_ones_in_limits() {
+    let schema = openapi_schema(Kind::DispatcherPool);
+    for (path, default) in [
+        ("minReplicas", limits::POOL_MIN_REPLICAS_DEFAULT),
+        ("maxReplicas", limits::POOL_MAX_REPLICAS_DEFAULT),
+        ("maxInFlight", limits::POOL_MAX_IN_FLIGHT_DEFAULT),
+        ("scaling/properties/drainTargetSeconds", limits::POOL_DRAIN_TARGET_SECONDS_DEFAULT),
+        ("scaling/properties/stabilizationSeconds", limits::POOL_STABILIZATION_SECONDS_DEFAULT),
+    ] {
+        let pointer = format!("/properties/spec/properties/{path}/description");
+        let description = schema.pointer(&pointer).and_then(Value::as_str).unwrap_or_default();
+        assert!(description.contains(&format!("Default: {default}.")), "{path}: {description}");
+    }
+}
+
+#[test]
 fn the_names_are_the_ones_that_people_type() {
     for (kind, plural, singular, short, columns) in [
         (
@@ -150,7 +174,15 @@ fn the_names_are_the_ones_that_people_type() {
             "hep",
             "Ready Delivery Success P95 Pending Oldest Last-Code Host Age",
         ),
+        (Kind::Replay, "hookreplays", "hookreplay", "hreplay", "State Matched Queued Delivered Failed Age"),
         (Kind::Subscription, "hooksubscriptions", "hooksubscription", "hsub", "Ready Reason Endpoints Types Age"),
+        (
+            Kind::DispatcherPool,
+            "hookpools",
+            "hookpool",
+            "hpool",
+            "Ready Reason Replicas Wanted Backlog Mode Age Min Max Arriving Delivering Scaled",
+        ),
     ] {
         let spec = definition(kind).spec;
         assert_eq!(spec.group, crds::GROUP);

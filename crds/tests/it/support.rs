@@ -7,13 +7,19 @@ use serde_json::{Value, json};
 pub(crate) fn object(kind: Kind, spec_patch: &Value) -> Value {
     let mut spec = match kind {
         Kind::Endpoint => json!({"url": "https://hooks.example.com/in"}),
+        Kind::Replay => json!({
+            "endpointRef": {"name": "orders"},
+            "sinceTime": "2026-01-31T09:00:00Z",
+            "untilTime": "2026-01-31T10:00:00Z",
+        }),
         Kind::Subscription => json!({"endpointRef": {"name": "orders"}, "eventTypes": ["order.created"]}),
+        Kind::DispatcherPool => json!({}),
     };
     merge(&mut spec, spec_patch);
     json!({"apiVersion": API_VERSION, "kind": kind.as_str(), "metadata": {"name": "orders"}, "spec": spec})
 }
 
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;

@@ -54,12 +54,18 @@ identity!(
     /// A delivery of one event to one endpoint because of one subscription.
     DeliveryId
 );
+identity!(
+    /// A replay of many deliveries: its name and what it asks for, so that the same asked again is known to be done.
+    ReplayId
+);
 
 /// Kinds of resources that have an identity in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceKind {
     /// An `Endpoint`.
     Endpoint,
+    /// A `Replay`.
+    Replay,
     /// A `Subscription`.
     Subscription,
 }
@@ -82,6 +88,13 @@ impl SubscriptionId {
     /// UUIDv5(tenant, "Subscription/" name).
     pub fn derive(tenant: TenantId, name: &str) -> Self {
         Self(resource_identity(tenant, ResourceKind::Subscription, name))
+    }
+}
+
+impl ReplayId {
+    /// UUIDv5(UUIDv5(tenant, "Replay/" name), SHA-256 of what it asks for).
+    pub fn derive(tenant: TenantId, name: &str, asked: &[u8; 32]) -> Self {
+        Self(Uuid::new_v5(&resource_identity(tenant, ResourceKind::Replay, name), asked))
     }
 }
 
@@ -125,6 +138,7 @@ impl DeliveryId {
 fn resource_identity(tenant: TenantId, kind: ResourceKind, name: &str) -> Uuid {
     let kind = match kind {
         ResourceKind::Endpoint => "Endpoint",
+        ResourceKind::Replay => "Replay",
         ResourceKind::Subscription => "Subscription",
     };
     Uuid::new_v5(&tenant.0, format!("{kind}/{name}").as_bytes())
@@ -152,5 +166,17 @@ mod tests {
         let (a, b) = (TenantId::of_namespace_name("a"), TenantId::of_namespace_name("b"));
         assert_ne!(EndpointId::derive(a, "x").0, SubscriptionId::derive(a, "x").0);
         assert_ne!(EndpointId::derive(a, "x"), EndpointId::derive(b, "x"));
+    }
+
+    #[test]
+    fn a_replay_is_its_tenant_its_name_and_what_it_asks_for() {
+        let (a, b) = (TenantId::of_namespace_name("a"), TenantId::of_namespace_name("b"));
+        let replay = ReplayId::derive(a, "x", &[1; 32]);
+        assert_eq!(replay, ReplayId::derive(a, "x", &[1; 32]));
+        for other in
+            [ReplayId::derive(b, "x", &[1; 32]), ReplayId::derive(a, "y", &[1; 32]), ReplayId::derive(a, "x", &[2; 32])]
+        {
+            assert_ne!(replay, other);
+        }
     }
 }

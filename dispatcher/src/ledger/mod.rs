@@ -7,7 +7,8 @@
 //! Invariants of every implementation, held by one conformance suite:
 //! - accepted = delivered + dead + cancelled + open, per tenant, in every snapshot;
 //! - every change is compare-and-set on `(run, gen)`; a stale holder changes no state;
-//! - a finished delivery becomes unfinished only by [`Ledger::replay`].
+//! - a finished delivery becomes unfinished only by [`Ledger::replay`] and [`Ledger::advance_replay`];
+//! - the targets of an event are those that it was accepted for, and those that a replay has added since.
 
 mod claiming;
 mod clock;
@@ -15,8 +16,10 @@ mod days;
 mod dispatchers;
 mod histogram;
 pub mod isolate;
+mod pools;
 pub mod postgres;
 mod records;
+mod replays;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dispatcher_core::delivery::{Attempt, DeliveryKey, Next, Part};
 use dispatcher_core::event::Event;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -33,9 +36,13 @@ use uuid::Uuid;
 pub use self::clock::LedgerClock;
 use self::dispatchers::Holder;
 pub use self::dispatchers::{Beat, DispatcherRecord, DispatcherRole, Heartbeat};
+pub use self::pools::{PoolLoad, PoolMetric};
 pub use self::records::{
     AttemptRecord, Backlog, Balance, Cursor, DeliveryQuery, DeliveryRecord, EndpointFacts, EventQuery, EventRecord,
     Page,
+};
+pub use self::replays::{
+    NewReplay, ReplayCursor, ReplayFound, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep,
 };
 use crate::queue::Item;
 
@@ -114,6 +121,36 @@ pub trait Ledger: Send + Sync + 'static {
     /// Starts a new run of a finished delivery. The delivery keeps its identity.
     async fn replay(&self, tenant: TenantId, delivery: DeliveryId) -> Result<Replayed, LedgerError>;
 
+    /// Begins a replay of many deliveries, unless it has begun: answers how far it has come. Of a tenant's replays the
+    /// newest are remembered. `epoch` is as for [`Ledger::publish_table`], but a higher one is not kept.
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError>;
+
+    /// What a replay finds after a place, at most `rows_max` rows looked at: nothing is written. What waits, what is in the
+    /// outbox and what was cancelled is not found, nor what its endpoint or subscription has left the routing table for.
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError>;
+
+    /// Commits a step of a replay, all in one transaction, if no other was committed since. Answers how far the replay has
+    /// come; its `step` tells whether this one took effect. `None` if there is no such replay.
+    ///
+    /// What is missing becomes a target of its event, as if it had been one when the event was accepted.
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError>;
+
+    /// Looks whether runs that a replay started are over, at most `rows_max` after a delivery, and counts those that are.
+    /// `None` if there is no such replay.
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError>;
+
     /// Open deliveries, for admission: counted from the tables, so call it about once a second.
     async fn backlog(&self) -> Result<Backlog, LedgerError>;
 
@@ -145,6 +182,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`DISPATCHERS_READ_MAX`](dispatcher_core::limits::DISPATCHERS_READ_MAX). One of a newer release whose role this
     /// release does not know is not among them.
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError>;
+
+    /// What these pools have to do and get done, in the order asked. Cheap enough to be asked every few seconds.
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError>;
+
+    /// Tells autoscalers of these pools, and of no others any longer: they read the table `pool_metrics`.
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError>;
 
     /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
     /// database needs it, gives up deliveries of events that are older than `retention`, and removes what is older

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers and suites are functions of tests")]
 
 mod conformance;
+mod many;
 mod model;
 mod postgres;
 mod sqlite;

@@ -11,16 +11,19 @@ use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
 use crate::missing::{Missing, missing};
 
-/// Name of the image unless another is asked for.
-pub const NAME: &str = "localhost/harborhook:e2e";
+/// Repository of the image where no registry is; the part before the tag.
+pub const REPOSITORY: &str = "localhost/harborhook";
 /// The programs in the image.
 pub const PROGRAMS: [&str; 3] = ["operator", "dispatcher", "harborctl"];
 
-/// Folder of the Dockerfile.
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// The image is built by this file.
+const DOCKERFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Dockerfile");
 /// Debian release of the base, and what of it the programs need.
 const BASE_SUITE: &str = "bookworm";
 const BASE_PACKAGES: &str = "base-files,ca-certificates,libc6,libgcc-s1,netbase,tzdata";
+/// What the package of the certificates would do itself if anything in the base could run.
+const CERTIFICATES_HOOK: &str = r#"mkdir -p "$1/etc/ssl/certs"
+cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt""#;
 /// What images are built with.
 const TOOLS: &[(&str, &str)] = &[
     ("buildah", "apt-get install buildah"),
@@ -28,7 +31,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("strip", "apt-get install binutils"),
 ];
 
-/// Builds the image `tag`, such as `localhost/harborhook:e2e`, of the programs in a folder, without their symbols, and
+/// Builds the image `tag`, such as `localhost/harborhook:1`, of the programs in a folder, without their symbols, and
 /// writes it as a `docker-archive` to `archive`. A program that is not there is an error.
 ///
 /// Blocks, for seconds; the first time on a machine for the base too.
@@ -38,7 +41,7 @@ pub fn build(environment: &Environment, binaries: &Path, tag: &str, archive: &Pa
     }
     let base = base(environment)?;
     let context = tempfile::Builder::new().prefix("harborhook-image-").tempdir()?;
-    fs::copy(Path::new(REPOSITORY).join("Dockerfile"), context.path().join("Dockerfile"))?;
+    fs::copy(DOCKERFILE, context.path().join("Dockerfile"))?;
     fs::create_dir(context.path().join("programs"))?;
     for program in PROGRAMS {
         let source = binaries.join(program);
@@ -90,14 +93,14 @@ pub(crate) fn build_archive(context: &Path, arguments: &[String], tag: &str, arc
 
 /// The base as an archive.
 fn base(environment: &Environment) -> Result<PathBuf> {
-    let name = format!("base-{BASE_SUITE}-{}", fingerprint([BASE_SUITE, BASE_PACKAGES]));
+    let name = format!("base-{BASE_SUITE}-{}", fingerprint([BASE_SUITE, BASE_PACKAGES, CERTIFICATES_HOOK]));
     let folder = environment.cache_folder()?.join(name);
     build_once(&folder, |partial| {
         announce(&format!("making {} once: {BASE_PACKAGES} from {BASE_SUITE}", folder.display()));
         fs::create_dir(partial)?;
         let mut mmdebstrap = Command::new("mmdebstrap");
-        mmdebstrap.args(["--variant=extract", &format!("--include={BASE_PACKAGES}"), BASE_SUITE]);
-        mmdebstrap.arg(partial.join("base.tar"));
+        mmdebstrap.args(["--variant=extract", &format!("--include={BASE_PACKAGES}")]);
+        mmdebstrap.arg(format!("--extract-hook={CERTIFICATES_HOOK}")).arg(BASE_SUITE).arg(partial.join("base.tar"));
         run(mmdebstrap, "mmdebstrap")?;
         fs::write(partial.join("Dockerfile"), "FROM scratch\nADD base.tar /\n")?;
         build_archive(partial, &[], "localhost/base:1", &partial.join("image.tar"))?;

@@ -140,14 +140,17 @@ impl Kubectl {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("kubectl has no output")?;
         let mut lines = BufReader::new(output).lines();
-        let line = tokio::time::timeout(CLUSTER_MAX, lines.next_line()).await.context("kubectl port-forward says nothing")??;
+        let line = tokio::time::timeout(CLUSTER_MAX, lines.next_line())
+            .await
+            .context("kubectl port-forward says nothing")??;
         // Forwarding from 127.0.0.1:PORT -> …
         let local = line.as_deref().and_then(|line| line.split_whitespace().find(|word| word.contains(':')));
         let local = local.and_then(|address| address.rsplit(':').next()).and_then(|port| port.parse().ok());
-        match local {
-            Some(local_port) => Ok(PortForward { local_port, _child: child }),
-            None => bail!("{}", succeeded(child.wait_with_output().await?).map_or_else(|e| e.to_string(), |o| o)),
+        if let Some(local_port) = local {
+            return Ok(PortForward { local_port, _child: child });
         }
+        succeeded(child.wait_with_output().await?)?;
+        bail!("kubectl port-forward names no address: {line:?}")
     }
 }
 

@@ -48,7 +48,7 @@ enum Action {
         #[arg(long)]
         output: PathBuf,
         /// Name of the image.
-        #[arg(long, default_value = testbed::image::NAME)]
+        #[arg(long, default_value = "localhost/harborhook:latest")]
         tag: String,
     },
 }

@@ -85,10 +85,14 @@ mod tests {
             "spec": {"eventTypes": ["order.*"]},
             "status": {
                 "conditions": conditions, "endpoints": 1, "host": "example.com",
+                "matched": 1, "queued": 1, "delivered": 1, "failed": 0,
                 "delivery": {
                     "state": "Delivering", "success": "100%", "p95": "10ms", "pending": "0",
                     "oldestTime": "2026-01-01T00:00:00Z", "lastCode": 200,
                 },
+                "replicas": "2/2", "wantedReplicas": 2, "minReplicas": 2, "maxReplicas": 10, "mode": "Backlog",
+                "load": {"backlog": "0", "arriving": "0/s", "delivering": "0/s"},
+                "lastScaleTime": "2026-01-01T00:00:00Z",
             },
         });
         for kind in Kind::ALL {

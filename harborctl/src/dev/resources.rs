@@ -8,10 +8,13 @@ use crds::Kind;
 use dispatcher::clock::now_unix_ms;
 use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher_core::address::AddressPolicy;
+use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::sign::{self, VerifyingKey};
 use dispatcher_core::table::{EndpointRow, EndpointSecrets, Row, SigningScheme};
+use operator::plan::replay::replay_id;
 use operator::plan::{ObjectStatus, Plan, PlanContext, plan};
+use operator::replays::ReplayDesk;
 use operator::world::World;
 use operator::world::files::Loaded;
 use operator::world::problem::FileProblem;
@@ -45,6 +48,8 @@ pub(super) struct Ground<'a> {
     pub(super) sealing_key: &'a SealingKey,
     /// Where deliveries may go.
     pub(super) address_policy: &'a AddressPolicy,
+    /// Where replays are ordered, and how far they are.
+    pub(super) replays: &'a ReplayDesk,
     /// Secrets that were made here.
     pub(super) secrets: &'a mut GeneratedSecrets,
 }
@@ -119,6 +124,8 @@ impl Resources {
         let state = operator::apply::load_world_state(&**ground.ledger).await.map_err(|error| unavailable(&error))?;
         let mut world = self.store.world();
         state.fill(&mut world);
+        world.replay_progress = (*ground.replays.progress()).clone();
+        self.forget_other_replays(&world);
         let known: Vec<ObjectStatus> = self.statuses.values().cloned().collect();
         world.set_statuses(&known);
         ground.secrets.add_to(&mut world);
@@ -134,6 +141,7 @@ impl Resources {
         // Now that the table is published, the statuses say so.
         let settled = ground.plan(&world);
         world.set_statuses(&settled.statuses);
+        ground.replays.order(settled.replays, None);
         let mut changed = BTreeMap::new();
         for status in plan.statuses.into_iter().chain(settled.statuses) {
             changed.insert((status.body.kind(), status.namespace.clone(), status.name.clone()), status);
@@ -152,11 +160,31 @@ impl Resources {
         })
     }
 
+    /// A file can be edited to ask for something else under the same name, where an API server would refuse it: that is
+    /// another replay, of which nothing is known.
+    fn forget_other_replays(&mut self, world: &World) {
+        let asked = |world: &World| -> BTreeMap<(String, String), ReplayId> {
+            let replays = world.replays.iter().filter_map(|replay| {
+                let (namespace, name) = (replay.metadata.namespace.clone()?, replay.metadata.name.clone()?);
+                let id = replay_id(TenantId::of_namespace_name(&namespace), &name, &replay.spec);
+                Some(((namespace, name), id))
+            });
+            replays.collect()
+        };
+        let (before, now) = (asked(&self.world), asked(world));
+        self.statuses.retain(|(kind, namespace, name), _| {
+            let place = (namespace.clone(), name.clone());
+            *kind != Kind::Replay || before.get(&place) == now.get(&place)
+        });
+    }
+
     /// The objects of a kind, whole, by namespace and name.
     pub(super) fn objects(&self, kind: Kind) -> Vec<Value> {
         let values = match kind {
             Kind::Endpoint => self.world.endpoints.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>(),
+            Kind::Replay => self.world.replays.iter().map(serde_json::to_value).collect(),
             Kind::Subscription => self.world.subscriptions.iter().map(serde_json::to_value).collect(),
+            Kind::DispatcherPool => self.world.dispatcher_pools.iter().map(serde_json::to_value).collect(),
         };
         let mut objects = values.unwrap_or_default();
         let key =

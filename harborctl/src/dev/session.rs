@@ -10,6 +10,7 @@ use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::TenantId;
 use dispatcher_core::limits::{DEVELOPMENT_RETRY_PAUSE, DUE_POLL_INTERVAL, RECEIVER_SEEN_MAX};
 use dispatcher_core::seal::SealingKey;
+use operator::replays::{self, ReplayDesk};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -50,6 +51,7 @@ pub(super) struct Session<'a> {
     resources: Resources,
     secrets: GeneratedSecrets,
     ledger: Arc<dyn Ledger>,
+    replays: ReplayDesk,
     engine: Engine,
     receiver_keys: watch::Sender<Arc<KeyBook>>,
     seen: mpsc::Receiver<Seen>,
@@ -72,11 +74,13 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Failure> {
         let address_policy = AddressPolicy::development();
         let ledger = open_ledger(&config.ledger_file).await?;
+        let (replay_worker, replays) = replays::worker(Arc::clone(&ledger));
         let applied = resources
             .apply(&mut Ground {
                 ledger: &ledger,
                 sealing_key: &config.sealing_key,
                 address_policy: &address_policy,
+                replays: &replays,
                 secrets: &mut secrets,
             })
             .await?;
@@ -97,6 +101,7 @@ impl<'a> Session<'a> {
         let engine =
             Engine::start(Arc::clone(&ledger), sealing_key, address_policy.clone(), receiver_address, listeners)
                 .await?;
+        tokio::spawn(replay_worker.run(engine.ended.clone()));
         view::tell_listening(engine.address, engine.admin_address, output)?;
         view::tell_not_ready(&applied.not_ready, output)?;
         view::show_resources(&resources, output)?;
@@ -109,6 +114,7 @@ impl<'a> Session<'a> {
             resources,
             secrets,
             ledger,
+            replays,
             engine,
             receiver_keys,
             seen,
@@ -135,6 +141,7 @@ impl<'a> Session<'a> {
         let mut finished = interval(DUE_POLL_INTERVAL);
         finished.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = self.engine.ended.clone();
+        let mut reports = self.replays.clone();
         let exit = loop {
             tokio::select! {
                 () = stop.next() => {
@@ -146,6 +153,7 @@ impl<'a> Session<'a> {
                 published = finish(&mut publishing) => refused += self.published(published),
                 Some(()) = changes.recv() => self.read_again().await?,
                 () = until(self.look_again) => self.apply(false).await?,
+                () = reports.reported() => self.apply(false).await?,
                 shown = self.show_next() => shown?,
                 _ = finished.tick(), if self.config.once && publishing.is_none() => {
                     if let Some(exit) = self.finished(refused).await? {
@@ -202,6 +210,7 @@ impl<'a> Session<'a> {
                 ledger: &self.ledger,
                 sealing_key: &self.config.sealing_key,
                 address_policy: &self.address_policy,
+                replays: &self.replays,
                 secrets: &mut self.secrets,
             })
             .await;

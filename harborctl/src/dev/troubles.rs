@@ -88,7 +88,9 @@ impl Troubles {
 fn not_ready(status: &ObjectStatus, store: &FileStore) -> Option<NotReady> {
     let conditions = match &status.body {
         StatusBody::Endpoint(status) => &status.conditions,
+        StatusBody::Replay(status) => &status.conditions,
         StatusBody::Subscription(status) => &status.conditions,
+        StatusBody::DispatcherPool(status) => &status.conditions,
     };
     let ready = operator::conditions::find(conditions, ConditionType::Ready)?;
     if ready.status != ConditionStatus::False.as_str() {

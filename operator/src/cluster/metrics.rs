@@ -2,9 +2,11 @@
 //!
 //! Label values come from closed sets only: methods take the enums, so no name or identity of a tenant can become one.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crds::Kind;
+use dispatcher_core::limits::POOLS_MAX;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -109,6 +111,10 @@ pub enum Watched {
     Namespaces,
     /// Deployments of pools.
     Deployments,
+    /// Disruption budgets of pools.
+    DisruptionBudgets,
+    /// Services of pools.
+    Services,
     /// Secrets, where the permission is given.
     Secrets,
     /// The definitions of the kinds.
@@ -122,10 +128,29 @@ impl Watched {
             Self::Resources(kind) => kind.plural(),
             Self::Namespaces => "namespaces",
             Self::Deployments => "deployments",
+            Self::DisruptionBudgets => "poddisruptionbudgets",
+            Self::Services => "services",
             Self::Secrets => "secrets",
             Self::Definitions => "customresourcedefinitions",
         }
     }
+}
+
+/// What is measured of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolGauges {
+    /// The pool.
+    pub pool: String,
+    /// Deliveries that are late and wait behind no gate.
+    pub late: u64,
+    /// Deliveries accepted a second.
+    pub accepted_per_second: f64,
+    /// Deliveries that succeeded a second.
+    pub delivered_per_second: f64,
+    /// Dispatchers that deliver.
+    pub running: u32,
+    /// Dispatchers that the load asks for.
+    pub wanted: u32,
 }
 
 /// The metrics, and the registry that renders them. Every method is cheap and never blocks for long.
@@ -145,6 +170,17 @@ pub struct OperatorMetrics {
     events: Family<ResultLabels, Counter>,
     secrets: Family<ResultLabels, Counter>,
     watch_restarts: Family<WatchLabels, Counter>,
+    pool_late: Family<PoolLabels, Gauge>,
+    pool_accepted: Family<PoolLabels, Gauge<f64, AtomicU64>>,
+    pool_delivered: Family<PoolLabels, Gauge<f64, AtomicU64>>,
+    pool_running: Family<PoolLabels, Gauge>,
+    pool_wanted: Family<PoolLabels, Gauge>,
+}
+
+/// The one label that is not from a closed set: pools are set up by whoever runs the installation, and few.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -198,9 +234,15 @@ impl OperatorMetrics {
             events: Family::default(),
             secrets: Family::default(),
             watch_restarts: Family::default(),
+            pool_late: Family::default(),
+            pool_accepted: Family::default(),
+            pool_delivered: Family::default(),
+            pool_running: Family::default(),
+            pool_wanted: Family::default(),
         };
         metrics.register_plan();
         metrics.register_cluster();
+        metrics.register_pools();
         metrics
     }
 
@@ -270,6 +312,23 @@ impl OperatorMetrics {
         self.watch_restarts.get_or_create(&labels).inc();
     }
 
+    /// All pools that there are, the first [`POOLS_MAX`] of them; others are forgotten.
+    pub fn set_pools(&self, pools: &[PoolGauges]) {
+        self.pool_late.clear();
+        self.pool_accepted.clear();
+        self.pool_delivered.clear();
+        self.pool_running.clear();
+        self.pool_wanted.clear();
+        for gauges in pools.iter().take(POOLS_MAX) {
+            let labels = PoolLabels { pool: gauges.pool.clone() };
+            self.pool_late.get_or_create(&labels).set(i64::try_from(gauges.late).unwrap_or(i64::MAX));
+            self.pool_accepted.get_or_create(&labels).set(gauges.accepted_per_second);
+            self.pool_delivered.get_or_create(&labels).set(gauges.delivered_per_second);
+            self.pool_running.get_or_create(&labels).set(i64::from(gauges.running));
+            self.pool_wanted.get_or_create(&labels).set(i64::from(gauges.wanted));
+        }
+    }
+
     /// The metrics in the OpenMetrics 1.0 text format.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -293,6 +352,19 @@ impl OperatorMetrics {
             "Routes whose removal waits for a confirmation",
             self.pending_removal.clone(),
         );
+    }
+
+    fn register_pools(&mut self) {
+        let registry = &mut self.registry;
+        let late = "Deliveries of a pool that are late and wait behind no gate";
+        registry.register("pool_late_deliveries", late, self.pool_late.clone());
+        let accepted = "Deliveries accepted for a pool, a second";
+        registry.register("pool_accepted_per_second", accepted, self.pool_accepted.clone());
+        let delivered = "Deliveries of a pool that succeeded, a second";
+        registry.register("pool_delivered_per_second", delivered, self.pool_delivered.clone());
+        registry.register("pool_dispatchers", "Dispatchers that deliver for a pool", self.pool_running.clone());
+        let wanted = "Dispatchers that the load of a pool asks for";
+        registry.register("pool_wanted_dispatchers", wanted, self.pool_wanted.clone());
     }
 
     fn register_cluster(&mut self) {
@@ -332,7 +404,18 @@ mod tests {
         metrics.events_ended(EventResult::Dropped, 4);
         metrics.secret_asked(SecretResult::Made);
         metrics.watch_restarted(Watched::Resources(Kind::Endpoint), FailureClass::NotFound);
+        let gauges = PoolGauges {
+            pool: "gone".into(),
+            late: 5,
+            accepted_per_second: 1.5,
+            delivered_per_second: 0.5,
+            running: 2,
+            wanted: 3,
+        };
+        metrics.set_pools(&[gauges.clone()]);
+        metrics.set_pools(&[PoolGauges { pool: "default".into(), ..gauges }]);
         let text = metrics.render().unwrap();
+        assert!(!text.contains("gone"), "{text}");
         for line in [
             "harborhook_operator_leader 0",
             "harborhook_operator_epoch 7",
@@ -346,6 +429,11 @@ mod tests {
             "harborhook_operator_statuses_waiting{change=\"facts\"} 2",
             "harborhook_operator_events_total{result=\"dropped\"} 4",
             "harborhook_operator_secret_requests_total{result=\"made\"} 1",
+            "harborhook_operator_pool_late_deliveries{pool=\"default\"} 5",
+            "harborhook_operator_pool_accepted_per_second{pool=\"default\"} 1.5",
+            "harborhook_operator_pool_delivered_per_second{pool=\"default\"} 0.5",
+            "harborhook_operator_pool_dispatchers{pool=\"default\"} 2",
+            "harborhook_operator_pool_wanted_dispatchers{pool=\"default\"} 3",
             "harborhook_operator_watch_restarts_total{resource=\"hookendpoints\",class=\"not_found\"} 1",
         ] {
             assert!(text.lines().any(|present| present == line), "{line} is not in\n{text}");

@@ -1,6 +1,7 @@
 //! What is new in a status: how soon it must be written, and how much it tells.
 
 use crds::endpoint::{DeliveryStatus, EndpointStatus};
+use crds::pool::{DispatcherPoolStatus, PoolLoadStatus};
 
 use crate::facts;
 
@@ -34,6 +35,30 @@ impl StatusChange {
             _ => Self::Conditions,
         }
     }
+
+    /// What is new in a pool's status.
+    pub(super) fn of_pool(present: Option<&DispatcherPoolStatus>, new: &DispatcherPoolStatus) -> Self {
+        match present {
+            Some(present) if (DispatcherPoolStatus { load: new.load.clone(), ..present.clone() }) == *new => {
+                Self::Facts { steps: load_steps(present.load.as_ref(), new.load.as_ref()) }
+            }
+            _ => Self::Conditions,
+        }
+    }
+}
+
+fn load_steps(present: Option<&PoolLoadStatus>, new: Option<&PoolLoadStatus>) -> u16 {
+    let (Some(present), Some(new)) = (present, new) else { return APPEARANCE_STEPS };
+    let rate_rank = |text: &str| facts::count_rank(text.strip_suffix("/s")?);
+    [
+        text_steps(present.backlog.as_deref(), new.backlog.as_deref(), facts::count_rank),
+        text_steps(present.open.as_deref(), new.open.as_deref(), facts::count_rank),
+        text_steps(present.arriving.as_deref(), new.arriving.as_deref(), rate_rank),
+        text_steps(present.delivering.as_deref(), new.delivering.as_deref(), rate_rank),
+        text_steps(present.per_dispatcher.as_deref(), new.per_dispatcher.as_deref(), rate_rank),
+    ]
+    .into_iter()
+    .fold(0, u16::saturating_add)
 }
 
 /// A fact that appears or vanishes counts as so many steps.

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crds::admission::{Admitted, admit};
-use crds::{Endpoint, Subscription};
+use crds::{DispatcherPool, Endpoint, Replay, Subscription};
 use dispatcher_core::limits::{RESOURCE_DOCUMENTS_MAX, SECRET_BYTES_MAX};
 use dispatcher_core::redacted::Redacted;
 use serde_json::{Map, Value};
@@ -45,8 +45,12 @@ impl fmt::Display for ObjectKey {
 pub enum Resource {
     /// Where to deliver.
     Endpoint(Box<Endpoint>),
+    /// What to deliver again.
+    Replay(Box<Replay>),
     /// What to deliver.
     Subscription(Box<Subscription>),
+    /// By which dispatchers.
+    DispatcherPool(Box<DispatcherPool>),
     /// Values that endpoints may name.
     Secret(SecretData),
     /// A namespace.
@@ -64,7 +68,7 @@ pub struct Located {
     pub line: usize,
     /// Document of its file, from 1.
     pub document: usize,
-    /// Lines of its fields by their paths, for example `spec.headers[0].name`; only of Endpoints and Subscriptions, whose
+    /// Lines of its fields by their paths, for example `spec.headers[0].name`; only of Endpoints, Replays and Subscriptions, whose
     /// statuses name fields.
     pub field_lines: BTreeMap<String, usize>,
 }
@@ -185,10 +189,18 @@ impl Reader {
                 let namespace = endpoint.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
                 self.add(object, "Endpoint", Some(&namespace), Resource::Endpoint(endpoint));
             }
+            Ok(Admitted::Replay(mut replay)) => {
+                let namespace = replay.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
+                self.add(object, "Replay", Some(&namespace), Resource::Replay(replay));
+            }
             Ok(Admitted::Subscription(mut subscription)) => {
                 let namespace =
                     subscription.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
                 self.add(object, "Subscription", Some(&namespace), Resource::Subscription(subscription));
+            }
+            Ok(Admitted::DispatcherPool(mut pool)) => {
+                let namespace = pool.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned()).clone();
+                self.add(object, "DispatcherPool", Some(&namespace), Resource::DispatcherPool(pool));
             }
             Err(problems) => {
                 for problem in problems {
@@ -265,7 +277,11 @@ impl Reader {
         }
         self.seen.insert(key.clone(), line);
         let mut field_lines = BTreeMap::new();
-        if matches!(resource, Resource::Endpoint(_) | Resource::Subscription(_)) {
+        let is_ours = matches!(
+            resource,
+            Resource::Endpoint(_) | Resource::Subscription(_) | Resource::Replay(_) | Resource::DispatcherPool(_)
+        );
+        if is_ours {
             object.node.gather_lines("", &mut field_lines);
         }
         self.loaded.objects.push(Located { key, resource, line, document: object.document, field_lines });

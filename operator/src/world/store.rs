@@ -75,8 +75,14 @@ impl FileStore {
                 namespaces.insert(if namespace.is_empty() { name } else { namespace }.clone());
                 match &object.resource {
                     Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
+                    Resource::Replay(replay) => world.replays.push(Arc::new((**replay).clone())),
                     Resource::Subscription(subscription) => {
-                        world.subscriptions.push(Arc::new((**subscription).clone()))
+                        world.subscriptions.push(Arc::new((**subscription).clone()));
+                    }
+                    Resource::DispatcherPool(pool) => {
+                        // It is there, and nobody delivers for it: a single process delivers for the default pool.
+                        world.pools.entry(name.clone()).or_default();
+                        world.dispatcher_pools.push(Arc::new((**pool).clone()));
                     }
                     Resource::Secret(data) => world.secrets.insert(namespace, name, SecretState::Present(data.clone())),
                     Resource::Namespace => {}

@@ -8,3 +8,4 @@ mod secret;
 mod server;
 mod status;
 mod support;
+mod token;

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::encode::int8;
-use super::{LedgerError, Maintained, dispatchers, retention, routes};
+use super::{LedgerError, Maintained, dispatchers, pools, replays, retention, routes};
 use crate::ledger::days;
 
 /// The partitioned tables, each with the column that carries the day.
@@ -31,7 +31,9 @@ pub(super) async fn maintain(pool: &PgPool, retention: Duration) -> Result<Maint
         },
     };
     failed.note(routes::forget_dropped(pool, dropped_before_ms).await);
+    failed.note(replays::forget_before(pool, dropped_before_ms).await);
     failed.note(forget_statistics(pool).await);
+    failed.note(pools::forget_statistics(pool).await);
     failed.0.map_or(Ok(done), Err)
 }
 

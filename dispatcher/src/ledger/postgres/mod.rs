@@ -19,7 +19,9 @@ mod listing;
 mod maintain;
 mod migrate;
 mod patience;
+mod pools;
 mod record;
+mod replays;
 mod retention;
 mod routes;
 mod statistics;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -42,17 +44,19 @@ pub(super) use self::error::classify;
 use self::patience::Patience;
 use self::statistics::{Counted, Statistics};
 use self::writer::Writer;
+use super::pools::count_accepted;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 
 /// A ledger in a PostgreSQL database.
 pub struct PostgresLedger {
     pool: PgPool,
     beats: PgPool,
-    statistics: Statistics,
+    statistics: Arc<Statistics>,
     outbox_bounds: OutboxBounds,
     clock: LedgerClock,
     holder: Holder,
@@ -78,7 +82,7 @@ impl PostgresLedger {
         Ok(Self {
             pool: work,
             beats,
-            statistics: Statistics::default(),
+            statistics: Arc::default(),
             outbox_bounds: OutboxBounds::default(),
             clock,
             holder: Holder::default(),
@@ -114,7 +118,10 @@ impl PostgresLedger {
 impl Ledger for PostgresLedger {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, LedgerError> {
         let accepting = self.acceptor.write(&self.pool, async |connection| accept::accept(connection, &events).await);
-        self.patience.answer(accepting).await
+        let answers = self.patience.answer(accepting).await?;
+        self.statistics.add_accepted(count_accepted(&events, &answers));
+        self.statistics.flush_in_background(&self.pool, self.patience);
+        Ok(answers)
     }
 
     async fn record(&self, changes: Vec<Change>) -> Result<Vec<Recorded>, LedgerError> {
@@ -200,6 +207,34 @@ impl Ledger for PostgresLedger {
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
     }
 
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.patience.answer(replays::begin(&self.pool, &replay, epoch)).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        self.patience.count(replays::page(&self.pool, &scope, after, rows_max)).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.patience.answer(replays::advance(&self.pool, &step, epoch)).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        self.patience.answer(replays::settle(&self.pool, (tenant, replay), (after, rows_max), epoch)).await
+    }
+
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
         self.patience.count(facts::backlog(&self.pool)).await
     }
@@ -236,6 +271,15 @@ impl Ledger for PostgresLedger {
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.patience.answer(dispatchers::dispatchers(&self.pool, seen_within)).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.statistics.flush(&self.pool, self.patience).await?;
+        self.patience.count(pools::loads(&self.pool, pools)).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.patience.answer(pools::publish_metrics(&self.pool, metrics)).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

@@ -4,18 +4,19 @@
 //! process has counted since its last write is lost with it; deliveries and attempts are not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dispatcher_core::delivery::{Attempt, Outcome};
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::limits::STATISTICS_FLUSH_INTERVAL;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::LedgerError;
 use super::encode::{int2, int4, int8};
 use super::patience::Patience;
+use super::pools::{self, Additions};
 use crate::ledger::histogram::{Histogram, bucket_of};
 
 /// What attempts came to.
@@ -23,9 +24,15 @@ use crate::ledger::histogram::{Histogram, bucket_of};
 pub(super) struct Counted {
     last: HashMap<EndpointId, (Outcome, Option<u16>)>,
     histograms: HashMap<EndpointId, Histogram>,
+    /// Deliveries accepted, by pool.
+    accepted: BTreeMap<String, u64>,
 }
 
 impl Counted {
+    fn is_empty(&self) -> bool {
+        self.last.is_empty() && self.accepted.is_empty()
+    }
+
     /// Counts an attempt that took effect, if it says something about the endpoint.
     pub(super) fn attempt(&mut self, endpoint: EndpointId, attempt: &Attempt) {
         if !attempt.outcome.is_about_endpoint() {
@@ -46,6 +53,9 @@ impl Counted {
                 let sum = of_endpoint.entry(bucket).or_default();
                 *sum = (sum.0 + attempts, sum.1 + succeeded);
             }
+        }
+        for (pool, accepted) in later.accepted {
+            *self.accepted.entry(pool).or_default() += accepted;
         }
     }
 }
@@ -70,16 +80,33 @@ impl Statistics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).counted.merge(counted);
     }
 
+    /// Adds deliveries that were accepted, by pool.
+    pub(super) fn add_accepted(&self, accepted: BTreeMap<String, u64>) {
+        self.add(Counted { accepted, ..Counted::default() });
+    }
+
     /// Writes what is there if the last write was long enough ago; a failure costs nothing but time.
     pub(super) async fn flush_when_due(&self, pool: &PgPool, patience: Patience) {
-        {
-            let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if pending.flushed.elapsed() < STATISTICS_FLUSH_INTERVAL || pending.counted.last.is_empty() {
-                return;
-            }
+        if self.begin_when_due() {
+            self.flush_quietly(pool, patience).await;
+        }
+    }
+
+    /// The same beside whatever the caller does next: whoever accepts events must not wait for a count.
+    pub(super) fn flush_in_background(self: &Arc<Self>, pool: &PgPool, patience: Patience) {
+        if self.begin_when_due() {
+            let (statistics, pool) = (Arc::clone(self), pool.clone());
+            tokio::spawn(async move { statistics.flush_quietly(&pool, patience).await });
+        }
+    }
+
+    fn begin_when_due(&self) -> bool {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = pending.flushed.elapsed() >= STATISTICS_FLUSH_INTERVAL && !pending.counted.is_empty();
+        if is_due {
             pending.flushed = Instant::now();
         }
-        self.flush_quietly(pool, patience).await;
+        is_due
     }
 
     /// Writes what is there; a failure costs nothing but time.
@@ -92,7 +119,7 @@ impl Statistics {
     /// Writes what is there. What could not be written is kept.
     pub(super) async fn flush(&self, pool: &PgPool, patience: Patience) -> Result<(), LedgerError> {
         let counted = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).counted);
-        if counted.last.is_empty() {
+        if counted.is_empty() {
             return Ok(());
         }
         let written = patience.answer(write(pool, &counted)).await;
@@ -105,8 +132,33 @@ impl Statistics {
     }
 }
 
-/// One statement, its rows in order: two processes never wait for each other both ways.
+/// All of it or nothing, each table's rows in order: two processes never wait for each other both ways.
 async fn write(pool: &PgPool, counted: &Counted) -> Result<(), LedgerError> {
+    let mut transaction = pool.begin().await?;
+    if !counted.last.is_empty() {
+        write_endpoints(&mut transaction, counted).await?;
+    }
+    pools::add(&mut transaction, &additions(counted)).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// What was counted, by pool as far as the pool is known.
+fn additions(counted: &Counted) -> Additions {
+    let mut additions = Additions::default();
+    for (pool, accepted) in &counted.accepted {
+        additions.pools.push(pool.clone());
+        additions.accepted.push(int8(*accepted));
+    }
+    for (endpoint, histogram) in &counted.histograms {
+        additions.endpoints.push(endpoint.0);
+        additions.attempts.push(int8(histogram.values().map(|(attempts, _)| attempts).sum::<u64>()));
+        additions.delivered.push(int8(histogram.values().map(|(_, succeeded)| succeeded).sum::<u64>()));
+    }
+    additions
+}
+
+async fn write_endpoints(connection: &mut PgConnection, counted: &Counted) -> Result<(), LedgerError> {
     let last: BTreeMap<_, _> = counted.last.iter().collect();
     let endpoints: Vec<Uuid> = last.keys().map(|endpoint| endpoint.0).collect();
     let outcomes: Vec<&str> = last.values().map(|(outcome, _)| outcome.as_str()).collect();
@@ -144,7 +196,7 @@ async fn write(pool: &PgPool, counted: &Counted) -> Result<(), LedgerError> {
     .bind(&buckets)
     .bind(&attempts)
     .bind(&succeeded)
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }

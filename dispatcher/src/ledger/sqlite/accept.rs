@@ -8,7 +8,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::encode::{self, Hex, integer};
-use super::{Accepted, LedgerError, NewEvent, begin};
+use super::{Accepted, LedgerError, NewEvent, begin, pools};
+use crate::ledger::pools::count_accepted;
 
 /// Commits a batch; see [`crate::ledger::Ledger::accept`].
 pub(super) async fn accept(
@@ -33,6 +34,7 @@ pub(super) async fn accept(
     insert_outbox(&mut transaction, &winners, now_ms).await?;
     insert_events(&mut transaction, &winners).await?;
     insert_keys(&mut transaction, &winners, now_ms).await?;
+    pools::add_accepted(&mut transaction, &count_accepted(events, &answers), now_ms).await?;
     transaction.commit().await?;
     Ok(answers)
 }

@@ -13,7 +13,9 @@ mod facts;
 mod finish;
 mod listing;
 mod open;
+mod pools;
 mod record;
+mod replays;
 mod retention;
 mod routes;
 mod take;
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::limits::CLAIM_DELIVERIES_MAX;
 use dispatcher_core::table::{TableChange, TableVersion};
 use sqlx::sqlite::SqliteConnection;
@@ -34,7 +36,8 @@ use uuid::Uuid;
 use super::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Holder, Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStage, ReplayStep, Replayed, TableLoad,
 };
 use crate::clock::now_unix_ms;
 
@@ -205,6 +208,40 @@ impl Ledger for SqliteLedger {
         Ok(if record.is_some() { Replayed::StillOpen } else { Replayed::NotFound })
     }
 
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        replays::begin_replay(&mut *self.writer().await, &replay, epoch, now_unix_ms()).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        replays::page(&self.readers, &scope, after, rows_max).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        replays::advance(&mut *self.writer().await, &step, epoch, now_unix_ms()).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        let runs = replays::Runs::look(&self.readers, replay, after, rows_max).await?;
+        let next = runs.next(rows_max);
+        if runs.none_over() {
+            return replays::unchanged(&self.readers, (tenant, replay), next).await;
+        }
+        let settled = replays::settle(&mut *self.writer().await, (tenant, replay), &runs, epoch, now_unix_ms()).await?;
+        Ok(settled.map(|settled| ReplaySettled { next, ..settled }))
+    }
+
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
         facts::backlog(&self.readers, now_unix_ms()).await
     }
@@ -240,6 +277,14 @@ impl Ledger for SqliteLedger {
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         dispatchers::dispatchers(&self.readers, seen_within, now_unix_ms()).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        pools::loads(&self.readers, pools, now_unix_ms()).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        pools::publish_metrics(&mut *self.writer().await, metrics, now_unix_ms()).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

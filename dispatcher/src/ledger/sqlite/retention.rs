@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::encode::{self, Hex, blob, count, uuid};
 use super::listing::targets_of;
-use super::{Change, LedgerError, Maintained, begin, dispatchers, record, routes};
+use super::{Change, LedgerError, Maintained, begin, dispatchers, pools, record, replays, routes};
 use crate::ledger::DeliveryResult;
 use crate::ledger::days::{DAY_MS, first_of_day, whole_days};
 
@@ -28,6 +28,7 @@ pub(super) async fn maintain(
     now_ms: u64,
 ) -> Result<Maintained, LedgerError> {
     dispatchers::forget_silent(&mut *writer.lock().await, now_ms).await?;
+    pools::forget_statistics(&mut *writer.lock().await, now_ms).await?;
     let first_kept = (now_ms / DAY_MS).saturating_sub(whole_days(retention));
     let bound = first_of_day(first_kept);
     let mut done = Maintained::default();
@@ -48,7 +49,9 @@ pub(super) async fn maintain(
     }
     done.days_dropped = u32::try_from(days.len()).unwrap_or(u32::MAX);
     // A day more, for events that were routed by a table of the moment before.
-    routes::forget_dropped(&mut *writer.lock().await, first_kept.saturating_sub(1) * DAY_MS).await?;
+    let dropped_before_ms = first_kept.saturating_sub(1) * DAY_MS;
+    routes::forget_dropped(&mut *writer.lock().await, dropped_before_ms).await?;
+    replays::forget_before(&mut *writer.lock().await, dropped_before_ms).await?;
     Ok(done)
 }
 

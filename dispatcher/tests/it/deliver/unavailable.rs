@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use dispatcher::ledger::{
     Accepted, AttemptRecord, Backlog, Balance, Beat, Change, Claim, Claimed, DeliveryQuery, DeliveryRecord,
     DisableReason, Disabled, DispatcherRecord, EndpointFacts, EventQuery, EventRecord, GateChange, Heartbeat, Hold,
-    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, Page, Recorded, Replayed, TableLoad,
+    Ledger, LedgerClock, LedgerError, Maintained, NewEvent, NewReplay, Page, PoolLoad, PoolMetric, Recorded,
+    ReplayCursor, ReplayPage, ReplayRecord, ReplayScope, ReplaySettled, ReplayStep, Replayed, TableLoad,
 };
-use dispatcher_core::id::{DeliveryId, EndpointId, EventId, TenantId};
+use dispatcher_core::id::{DeliveryId, EndpointId, EventId, ReplayId, TenantId};
 use dispatcher_core::table::{TableChange, TableVersion};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -151,6 +152,34 @@ impl Ledger for UnavailableLedger {
         self.real.replay(tenant, delivery).await
     }
 
+    async fn begin_replay(&self, replay: NewReplay, epoch: Option<u64>) -> Result<ReplayRecord, LedgerError> {
+        self.real.begin_replay(replay, epoch).await
+    }
+
+    async fn replay_page(
+        &self,
+        scope: ReplayScope,
+        after: ReplayCursor,
+        rows_max: u32,
+    ) -> Result<ReplayPage, LedgerError> {
+        self.real.replay_page(scope, after, rows_max).await
+    }
+
+    async fn advance_replay(&self, step: ReplayStep, epoch: Option<u64>) -> Result<Option<ReplayRecord>, LedgerError> {
+        self.real.advance_replay(step, epoch).await
+    }
+
+    async fn settle_replay(
+        &self,
+        tenant: TenantId,
+        replay: ReplayId,
+        after: Option<DeliveryId>,
+        rows_max: u32,
+        epoch: Option<u64>,
+    ) -> Result<Option<ReplaySettled>, LedgerError> {
+        self.real.settle_replay(tenant, replay, after, rows_max, epoch).await
+    }
+
     async fn backlog(&self) -> Result<Backlog, LedgerError> {
         self.real.backlog().await
     }
@@ -181,6 +210,14 @@ impl Ledger for UnavailableLedger {
 
     async fn dispatchers(&self, seen_within: Duration) -> Result<Vec<DispatcherRecord>, LedgerError> {
         self.real.dispatchers(seen_within).await
+    }
+
+    async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
+        self.real.pool_loads(pools).await
+    }
+
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+        self.real.publish_pool_metrics(metrics).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

@@ -4,8 +4,10 @@ pub(crate) mod accept;
 pub(crate) mod claim;
 pub(crate) mod dispatchers;
 pub(crate) mod maintain;
+pub(crate) mod pools;
 pub(crate) mod read;
 pub(crate) mod record;
+pub(crate) mod replays;
 pub(crate) mod table;
 
 /// Runs the suite over `$open`, an async function that answers `(Arc<dyn Ledger>, guard)`, or an option of it: `None`
@@ -49,6 +51,25 @@ macro_rules! conformance_suite {
                 a_late_success_of_an_old_run_does_not_finish_the_new_one,
                 replay_refuses_what_is_open_missing_or_foreign,
             ],
+            replays: [
+                a_replay_finds_what_is_finished_in_its_scope,
+                a_replay_finds_nothing_outside_its_time,
+                pages_of_a_replay_come_to_the_whole,
+                what_has_left_the_table_is_not_found,
+                events_come_with_their_targets,
+                a_step_starts_each_delivery_once,
+                a_step_that_others_were_faster_than_does_nothing,
+                a_step_leaves_alone_what_has_changed_since,
+                what_is_missing_becomes_a_target_of_its_event,
+                a_target_added_beside_a_held_part_is_apart_from_it,
+                runs_are_counted_as_they_end,
+                a_run_that_gave_way_to_a_later_one_is_counted_too,
+                a_replay_that_started_nothing_is_finished_at_its_end,
+                the_same_replay_begins_once,
+                what_others_own_is_never_touched,
+                a_replay_is_forgotten_with_the_time_that_it_asked_for,
+                a_leader_that_was_replaced_starts_nothing,
+            ],
             claim: [
                 a_leased_part_is_claimed_when_its_lease_is_over,
                 claimed_work_carries_the_whole_event,
@@ -74,6 +95,13 @@ macro_rules! conformance_suite {
             maintain: [
                 what_is_older_than_its_retention_is_given_up_and_gone,
                 tenants_and_steps_of_maintenance_are_many,
+            ],
+            pools: [
+                what_is_late_is_told_from_what_is_held_and_what_waits,
+                what_waits_behind_a_gate_is_open_and_not_late,
+                loads_of_pools_are_apart_and_in_the_order_asked,
+                rates_count_what_was_accepted_attempted_and_delivered,
+                metrics_of_pools_can_be_published_again_and_again,
             ],
             table: [
                 versions_rise_and_loads_tell_what_changed,

@@ -14,6 +14,7 @@ use dispatcher_core::id::DeliveryId;
 use dispatcher_core::table::{EndpointState, TableChange};
 use proptest::prelude::*;
 
+use super::many::ModelledReplay;
 use super::support::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -49,6 +50,13 @@ pub(crate) enum Step {
     Replay {
         delivery: usize,
     },
+    /// A step of a replay of many: a delivery again, in its run or in one that is over, and a target that may be missing.
+    Advance {
+        delivery: usize,
+        stale: bool,
+        event: usize,
+        target: usize,
+    },
     Gate {
         endpoint: usize,
         open: bool,
@@ -67,6 +75,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<usize>(), any::<usize>(), any::<u8>())
             .prop_map(|(hold, target, outcome)| Step::FollowStale { hold, target, outcome }),
         2 => any::<usize>().prop_map(|delivery| Step::Replay { delivery }),
+        3 => (any::<usize>(), any::<bool>(), any::<usize>(), 0..NAMES.len())
+            .prop_map(|(delivery, stale, event, target)| Step::Advance { delivery, stale, event, target }),
         1 => (0..NAMES.len(), any::<bool>()).prop_map(|(endpoint, open)| Step::Gate { endpoint, open }),
         1 => Just(Step::ExpireAll),
     ];
@@ -100,6 +110,7 @@ pub(crate) struct Model {
     /// Delivered by a stale holder of the part while a new one works on it.
     early_successes: BTreeSet<DeliveryId>,
     shut: BTreeSet<usize>,
+    many: ModelledReplay,
     /// Every hold that anybody ever had, valid or stale, with the index of its event.
     holds: Vec<(usize, Hold)>,
 }
@@ -149,6 +160,9 @@ impl Model {
                     (record.state, record.attempts, record.r#gen) = (DeliveryState::Open, 0, 0);
                     (record.hands, record.over) = (Hands::Waiting, true);
                 }
+            }
+            Step::Advance { delivery, stale, event, target } if !self.events.is_empty() => {
+                self.advance(ledger, (delivery, stale), (event, NAMES[target])).await;
             }
             Step::Gate { endpoint, open } => {
                 let state = if open { EndpointState::Active } else { EndpointState::Suspended };
@@ -202,6 +216,32 @@ impl Model {
         let as_set = |holds: Vec<Hold>| holds.iter().map(|hold| format!("{hold:?}")).collect::<BTreeSet<_>>();
         assert_eq!(as_set(seen), as_set(expected.iter().map(|(_, hold)| *hold).collect()));
         self.holds.extend(expected);
+    }
+
+    async fn advance(&mut self, ledger: &Arc<dyn Ledger>, again: (usize, bool), missing: (usize, &str)) {
+        let new = &self.events[missing.0 % self.events.len()];
+        let key = key(new, target(missing.1));
+        let again = (!self.deliveries.is_empty()).then(|| {
+            let (id, record) = self.deliveries.iter().nth(again.0 % self.deliveries.len()).unwrap();
+            (*id, record.run - u32::from(again.1))
+        });
+        let mut started = Vec::new();
+        if let Some((id, run)) = again
+            && let Some(record) = self.deliveries.get_mut(&id)
+            && (record.run, record.state == DeliveryState::Open) == (run, false)
+        {
+            (record.state, record.run, record.attempts, record.r#gen) = (DeliveryState::Open, run + 1, 0, 0);
+            (record.hands, record.over) = (Hands::Waiting, true);
+            started.push(id);
+        }
+        let was_target = new.parts.iter().any(|part| part.targets.contains(&key.target));
+        if !was_target && !self.deliveries.contains_key(&key.delivery) {
+            let (state, hands) = (DeliveryState::Open, Hands::Waiting);
+            let record = Modelled { key, state, run: 1, attempts: 0, r#gen: 0, hands, over: true };
+            self.deliveries.insert(key.delivery, record);
+            started.push(key.delivery);
+        }
+        self.many.advance(ledger, again, (key.event, key.target), &started).await;
     }
 
     fn take(&mut self, event: usize, hold: Hold, lease_over: bool) -> Option<u32> {
@@ -322,8 +362,10 @@ impl Model {
     }
 
     /// The ledger shows exactly what the model says, in every listing, and balances.
-    pub(crate) async fn compare(&self, ledger: &Arc<dyn Ledger>) {
+    pub(crate) async fn compare(&mut self, ledger: &Arc<dyn Ledger>) {
         assert_balanced(ledger).await;
+        let state_of = |id: &DeliveryId| self.deliveries[id].state;
+        self.many.settle(ledger, state_of).await;
         let mut expected = BTreeMap::new();
         for place in self.outbox.keys() {
             let new = &self.events[*place];

@@ -6,6 +6,7 @@ mod copying;
 mod interleavings;
 mod maintenance;
 mod owners;
+mod pools;
 mod rolling;
 mod silence;
 mod together;

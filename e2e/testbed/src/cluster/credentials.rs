@@ -16,13 +16,8 @@ use super::{NODE_ADDRESS, NODE_NAME};
 /// First address of the service range: the API server's Service.
 const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Names of the API server's Service.
-const SERVICE_NAMES: [&str; 5] = [
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-    "localhost",
-];
+const SERVICE_NAMES: [&str; 5] =
+    ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
 /// Group whose members may do everything.
 const ADMINISTRATORS: &str = "system:masters";
 /// Group of the kubelets.
@@ -65,7 +60,7 @@ impl Credentials {
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         Ok(Self {
-            apiserver: Identity::new(params, &authority)?,
+            apiserver: Identity::new(&params, &authority)?,
             admin: Identity::client("admin", ADMINISTRATORS, &authority)?,
             kubelet: Identity::client(&format!("system:node:{NODE_NAME}"), NODES, &authority)?,
             service_account: KeyPair::generate()?,
@@ -118,10 +113,10 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name);
         params.distinguished_name.push(DnType::OrganizationName, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        Self::new(params, authority)
+        Self::new(&params, authority)
     }
 
-    fn new(params: CertificateParams, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Self> {
+    fn new(params: &CertificateParams, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Self> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, authority)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })

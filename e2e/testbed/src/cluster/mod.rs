@@ -2,6 +2,7 @@
 
 mod credentials;
 mod doorway;
+mod images;
 mod node;
 mod programs;
 
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::sync::Mutex;
 
-use crate::environment::{Environment, IMAGE, KUBECONFIG};
+use crate::environment::{Environment, KUBECONFIG};
 use crate::kubectl::Kubectl;
 use crate::missing::Missing;
 
@@ -43,6 +44,8 @@ pub struct Cluster {
     kubectl_cache: Option<PathBuf>,
     /// The node, where it is on this machine. It closes before the node ends.
     reach: Option<Reach>,
+    /// Held by whoever builds and loads an image.
+    loading: Mutex<()>,
     /// Lives as long as the cluster.
     _node: Option<Node>,
 }
@@ -72,7 +75,15 @@ impl Cluster {
         let kubectl_cache = kubeconfig.with_file_name("kubectl-cache");
         node.wait_until_ready(&Kubectl::new(&kubectl, &kubeconfig).with_cache(&kubectl_cache)).await?;
         let reach = Some(Reach { process, doorway });
-        Ok(Ok(Self { kubeconfig, kubectl, helm, kubectl_cache: Some(kubectl_cache), reach, _node: Some(node) }))
+        Ok(Ok(Self {
+            kubeconfig,
+            kubectl,
+            helm,
+            kubectl_cache: Some(kubectl_cache),
+            reach,
+            loading: Mutex::default(),
+            _node: Some(node),
+        }))
     }
 
     /// The cluster that the environment names, if it names one.
@@ -91,7 +102,7 @@ impl Cluster {
             None => None,
         };
         let kubectl_cache = reach.is_some().then(|| kubeconfig.with_file_name("kubectl-cache"));
-        Ok(Some(Self { kubeconfig, kubectl, helm, kubectl_cache, reach, _node: None }))
+        Ok(Some(Self { kubeconfig, kubectl, helm, kubectl_cache, reach, loading: Mutex::default(), _node: None }))
     }
 
     /// Path of the administrator's kubeconfig.
@@ -132,26 +143,6 @@ impl Cluster {
         };
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
         reach.doorway.lead_out(NODE_ADDRESS.into(), target).await
-    }
-
-    /// Gives the node an image (a `docker-archive`); pods name it as the archive does, with `imagePullPolicy: Never`.
-    pub async fn load_image(&self, archive: &Path) -> Result<()> {
-        let Some(reach) = &self.reach else {
-            bail!("images cannot be loaded into the cluster that {KUBECONFIG} names; push one and name it in {IMAGE}");
-        };
-        // The archive is on the host's side; standard input has no side.
-        let archive = std::fs::File::open(archive).with_context(|| format!("cannot read {}", archive.display()))?;
-        let output = Command::new("nsenter")
-            .args(["--target", &reach.process.to_string(), "--mount", "--net", "--pid", "--ipc", "--uts"])
-            .args(["ctr", "--namespace", "k8s.io", "images", "import", "-"])
-            .stdin(archive)
-            .output()
-            .await
-            .context("nsenter does not start")?;
-        if !output.status.success() {
-            bail!("the image cannot be loaded: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
     }
 }
 

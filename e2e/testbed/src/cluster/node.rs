@@ -96,7 +96,8 @@ impl Node {
         let credentials = Credentials::new()?;
         let mut files: Vec<_> = FILES.iter().map(|(name, content)| (*name, (*content).to_owned())).collect();
         files.extend(credentials.files());
-        let files: Vec<_> = files.into_iter().map(|(name, content)| (format!("var/{FOLDER}/{name}"), content)).collect();
+        let files: Vec<_> =
+            files.into_iter().map(|(name, content)| (format!("var/{FOLDER}/{name}"), content)).collect();
         let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
         let mut sandbox = Sandbox::new(&files)?;
         let folder = sandbox.folder().to_owned();

@@ -5,11 +5,11 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use testbed::{Cluster, Environment, KUBECONFIG, NODE_NAME, TestNamespace};
+use testbed::{Cluster, Environment, KUBECONFIG, Kubectl, NODE_NAME, TestNamespace};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -18,6 +18,8 @@ use crate::{DEADLINE, eventually, exists};
 
 /// Label of a namespace whose pods may do next to nothing.
 const RESTRICTED: (&str, &str) = ("pod-security.kubernetes.io/enforce", "restricted");
+/// Time between two tries.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What a server on this machine's loopback answers in these tests.
 const NO_DELIVERIES: &str = r#"{"items":[],"next_cursor":null}"#;
 
@@ -37,18 +39,8 @@ fn build() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_testbed")).parent().unwrap().to_owned()
 }
 
-async fn load_image(cluster: &Cluster) {
-    let folder = programs();
-    let (binaries, archive) = (folder.path().to_owned(), folder.path().join("image.tar"));
-    let environment = Environment::read().unwrap();
-    let written = archive.clone();
-    let build = move || testbed::image::build(&environment, &binaries, testbed::image::NAME, &written);
-    tokio::task::spawn_blocking(build).await.unwrap().unwrap();
-    cluster.load_image(&archive).await.unwrap();
-}
-
 /// A dispatcher with a database of its own, as it runs in a cluster whose rules are strict.
-fn dispatcher_pod() -> String {
+fn dispatcher_pod(image: &str) -> String {
     format!(
         r"
 apiVersion: v1
@@ -59,7 +51,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: dispatcher
-    image: {}
+    image: {image}
     imagePullPolicy: Never
     command: [dispatcher, all, --log-format, json]
     env:
@@ -79,8 +71,7 @@ apiVersion: v1
 kind: Secret
 metadata: {{name: sealing}}
 stringData: {{key: '0123456789abcdef0123456789abcdef'}}
-",
-        testbed::image::NAME
+"
     )
 }
 
@@ -122,13 +113,16 @@ async fn local_server() -> u16 {
     port
 }
 
-async fn get(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+/// Whether the pod says that it is ready. A forwarder ends when nobody listens in the pod yet.
+async fn answers_through_a_forwarder(kubectl: &Kubectl) -> bool {
+    let forward = kubectl.port_forward("pod/dispatcher", 8081).await.unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let exchange = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, forward.local_port())).await?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        stream.read_to_string(&mut answer).await
+    };
+    exchange.await.is_ok() && answer.starts_with("HTTP/1.1 200")
 }
 
 fn is_true(object: &Value, condition: &str) -> bool {
@@ -138,15 +132,16 @@ fn is_true(object: &Value, condition: &str) -> bool {
 
 /// `harborctl` in the pod asks a server for its deliveries until it gets the answer of [`local_server`].
 async fn harborctl_reaches(namespace: &TestNamespace, server: &str) {
-    let arguments = ["exec", "dispatcher", "--", "harborctl", "delivery", "list", "--output", "json", "--server", server];
-    let start = std::time::Instant::now();
+    let arguments =
+        ["exec", "dispatcher", "--", "harborctl", "delivery", "list", "--output", "json", "--server", server];
+    let start = Instant::now();
     loop {
         let output = namespace.kubectl().output(arguments).await.unwrap();
         if output.status.success() {
             return;
         }
         assert!(start.elapsed() < DEADLINE, "{server}: {}", String::from_utf8_lossy(&output.stderr));
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -158,22 +153,23 @@ async fn the_image_runs_under_the_strictest_rules_and_reaches_what_it_is_given()
     }
     let node = cluster.kubectl().get(&format!("node/{NODE_NAME}")).await.unwrap();
     assert!(is_true(&node, "Ready"), "{node:#}");
-    load_image(&cluster).await;
+    let programs = programs();
+    let image = cluster.harborhook_image(programs.path()).await.unwrap();
     let namespace = cluster.kubectl().namespace_with_labels("testbed", &[RESTRICTED]).await.unwrap();
     let kubectl = namespace.kubectl();
     let refused = kubectl.run(["run", "root", "--image=localhost/pause:1"]).await.unwrap_err().to_string();
     assert!(refused.contains("PodSecurity"), "{refused}");
-    kubectl.apply(&dispatcher_pod()).await.unwrap();
+    kubectl.apply(&dispatcher_pod(&image)).await.unwrap();
     kubectl.wait_for("pod/dispatcher", "ready", DEADLINE, |pod| is_true(pod, "Ready")).await.unwrap();
 
-    let forward = kubectl.port_forward("pod/dispatcher", 8081).await.unwrap();
-    let start = std::time::Instant::now();
-    while !get(forward.local_port(), "/readyz").await.starts_with("HTTP/1.1 200") {
+    let start = Instant::now();
+    while !answers_through_a_forwarder(kubectl).await {
         assert!(start.elapsed() < DEADLINE, "the dispatcher is never ready");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let log = kubectl.run(["logs", "dispatcher"]).await.unwrap();
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()) && !log.is_empty(), "{log}");
+    assert_eq!(cluster.harborhook_image(programs.path()).await.unwrap(), image, "it is there already");
     let version = kubectl.run(["exec", "dispatcher", "--", "harborctl", "--version"]).await.unwrap();
     assert!(version.starts_with("harborctl "), "{version}");
 
@@ -229,10 +225,8 @@ fn descendants(process: u32) -> BTreeSet<u32> {
         // The name before it may contain anything.
         stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
     };
-    let all: Vec<u32> = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+    let all: Vec<u32> =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     let mut found = BTreeSet::from([process]);
     loop {
         let more: Vec<_> = all
@@ -294,7 +288,7 @@ async fn a_cluster_that_the_environment_names_is_used_and_ends_with_the_command_
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{kubeconfig}\n"));
 
     let environment = Environment { kubeconfig: Some(kubeconfig.into()), ..Environment::read().unwrap() };
-    let cluster = Arc::new(Cluster::named(&environment).await.unwrap().unwrap());
+    let cluster = Cluster::named(&environment).await.unwrap().unwrap();
     assert!(cluster.is_on_this_machine());
     assert_eq!(cluster.expose(local_server().await).await.unwrap().ip(), testbed::NODE_ADDRESS);
     idle_pod(&cluster).await;

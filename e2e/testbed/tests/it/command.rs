@@ -3,20 +3,21 @@
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
-use testbed::{AMQP_URL, DATABASE_URL, MANAGEMENT_URL, REQUIRE_SERVERS};
+use testbed::{AMQP_URL, DATABASE_URL, HELM, KUBECONFIG, KUBECTL, MANAGEMENT_URL, REQUIRE_SERVERS};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::{eventually, listens, port_of};
 
-/// `testbed run /bin/sh -c SCRIPT`, where the environment names no server.
+/// `testbed run /bin/sh -c SCRIPT`, where the environment names a cluster, which nobody looks at, and no server.
 fn testbed(script: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
     command
         .args(["run", "/bin/sh", "-c", script])
         .env_remove(DATABASE_URL)
         .env_remove(AMQP_URL)
-        .env_remove(MANAGEMENT_URL);
+        .env_remove(MANAGEMENT_URL)
+        .env(KUBECONFIG, "/named");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -42,6 +43,29 @@ async fn a_command_sees_both_servers_and_its_exit_code_is_passed_on() {
     let urls: Vec<_> = line.split_whitespace().collect();
     assert_eq!(urls.len(), 3, "{line}");
     assert!(urls.iter().all(|url| !listens(port_of(url))), "a server outlived the command");
+}
+
+#[tokio::test]
+async fn a_command_sees_a_cluster_and_what_it_is_looked_at_with() {
+    let script = format!(
+        "export KUBECONFIG=${KUBECONFIG}; [ -n \"$KUBECONFIG\" ] || exit 0
+        ${KUBECTL} get nodes --output name; ${HELM} list --all-namespaces --short && echo $KUBECONFIG"
+    );
+    let mut command = testbed(&script);
+    command.env(DATABASE_URL, "named:").env(AMQP_URL, "named:");
+    for unnamed in [KUBECONFIG, KUBECTL, HELM] {
+        command.env_remove(unnamed);
+    }
+    let output = command.output().await.unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    if let [node, kubeconfig] = lines[..] {
+        assert_eq!(node, "node/node");
+        assert!(!std::path::Path::new(kubeconfig).exists(), "the cluster outlived the command");
+    } else {
+        assert!(lines.is_empty(), "{text}");
+    }
 }
 
 #[tokio::test]

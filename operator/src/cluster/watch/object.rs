@@ -54,11 +54,8 @@ pub(super) fn understand<K: WatchedResource>(object: DynamicObject) -> Option<Un
 /// All that is wrong with an object, by its fields, as admission would say it today.
 fn what_is_wrong(fields: &Map<String, Value>, error: &serde_json::Error) -> String {
     let problems = crds::admission::admit(&Value::Object(fields.clone())).err().unwrap_or_default();
-    let mut message = problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.field, problem.message))
-        .collect::<Vec<_>>()
-        .join("; ");
+    let mut message =
+        problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect::<Vec<_>>().join("; ");
     if message.is_empty() {
         message = format!("the object is not understood: {error}");
     }

@@ -26,13 +26,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `None`, and a printed line, if there is no cluster.
     pub(crate) async fn connect(test: &str) -> Option<Self> {
-        let Some(file) = kubeconfig() else {
+        let Some(config) = config().await else {
             say(&format!("{test}: not run, since {KUBECONFIG} names no kubeconfig"));
             return None;
         };
-        let kubeconfig = Kubeconfig::read_from(file).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
         let client = kube::Client::try_from(config).unwrap();
         let namespace = format!("operator-{test}-{:08x}", rand::random::<u32>());
         let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -98,6 +95,12 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: 
         }
     });
     assert!(waited.await.is_ok(), "not within {PATIENCE:?}: {what}");
+}
+
+/// How the cluster is reached, if there is one.
+pub(crate) async fn config() -> Option<kube::Config> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig()?).unwrap();
+    Some(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap())
 }
 
 #[expect(clippy::disallowed_methods, reason = "where tests are configured")]

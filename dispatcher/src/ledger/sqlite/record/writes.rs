@@ -1,6 +1,6 @@
 //! The rows that a batch of results comes to, one statement a table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use dispatcher_core::delivery::{Attempt, DeliveryKey, DeliveryState, EndReason, Next, Outcome};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{EarlySuccess, Generation, Maker};
 use crate::ledger::histogram::bucket_of;
 use crate::ledger::sqlite::encode::{self, Hex, integer, milliseconds, state_number};
+use crate::ledger::sqlite::pools;
 use crate::ledger::{DeliveryResult, LedgerError};
 
 /// Gathers rows while changes are decided, then writes them.
@@ -312,7 +313,16 @@ impl Writes {
         .bind(integer(minute.saturating_sub(STATISTICS_MINUTES_MAX)))
         .execute(&mut **transaction)
         .await?;
-        Ok(())
+        let mut of_endpoints: BTreeMap<EndpointId, (u64, u64)> = BTreeMap::new();
+        for ((endpoint, _), (attempts, succeeded)) in &self.statistics {
+            let sum = of_endpoints.entry(*endpoint).or_default();
+            *sum = (sum.0 + attempts, sum.1 + succeeded);
+        }
+        let of_endpoints: Vec<_> = of_endpoints
+            .into_iter()
+            .map(|(endpoint, (attempts, succeeded))| (Hex(endpoint.0), attempts, succeeded))
+            .collect();
+        pools::add_attempts(transaction, &of_endpoints, self.now_ms).await
     }
 }
 

@@ -1,0 +1,172 @@
+//! Runs the operator: listens at once, connects, watches, plans, and stops in order.
+
+use std::sync::Arc;
+
+use dispatcher::ledger::Ledger;
+use dispatcher::process::{self, Exit, Failure, ListenerRole, StopSignals, Use};
+use dispatcher::readiness::Finding;
+use dispatcher::server::{self, ServerLimits};
+use dispatcher_core::limits::{KUBERNETES_SILENCE_MAX, OPERATOR_STOP_DEADLINE};
+use kube::Client;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::settings::Settings;
+use crate::cluster::confirmation::Confirmation;
+use crate::cluster::control::Control;
+use crate::cluster::events::EventWriter;
+use crate::cluster::issuer::IssuerWatch;
+use crate::cluster::lease::Elector;
+use crate::cluster::metrics::OperatorMetrics;
+use crate::cluster::readiness::Readiness;
+use crate::cluster::run::{Run, RunConfig};
+use crate::cluster::sources::{Sources, SourcesConfig};
+use crate::cluster::status::StatusWriter;
+
+/// Runs until it is told to stop.
+pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let mut signals = StopSignals::listen().map_err(|error| Failure::Configuration(error.to_string()))?;
+    let metrics = Arc::new(OperatorMetrics::new());
+    let readiness = Readiness::new(Arc::clone(&metrics));
+    // Held until the end: a process that starts or stops must still be asked how it is.
+    let _admin = serve_admin(&settings, &readiness).await?;
+    let client = client().await?;
+    tracing::info!(identity = settings.lease.identity, "starting");
+    let tell = {
+        let readiness = readiness.clone();
+        move |finding: Finding| {
+            readiness.set_ledger((finding != Finding::Ok).then(|| finding.as_str().to_owned()));
+        }
+    };
+    let connected = tokio::select! {
+        () = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(Exit::Done);
+        }
+        connected = process::connect_ledger(&settings.database, Use::Control, &tell) => connected?,
+    };
+    let stopping = Stopping::default();
+    let mut tasks = JoinSet::new();
+    let ledger = Arc::clone(&connected.ledger);
+    start(&settings, client, ledger, (&readiness, &metrics), (&stopping, &mut tasks));
+    tracing::info!("started");
+    tokio::select! {
+        () = signals.next() => {}
+        ended = tasks.join_next() => return Err(defect(ended.as_ref())),
+    }
+    tracing::info!("stopping");
+    readiness.set_stopping();
+    let stopped = tokio::select! {
+        () = signals.next() => {
+            tracing::warn!("stopped at once, by a second signal");
+            return Ok(Exit::Interrupted);
+        }
+        stopped = tokio::time::timeout(OPERATOR_STOP_DEADLINE, async {
+            stopping.stop(&mut tasks).await;
+            connected.close().await;
+        }) => stopped,
+    };
+    if stopped.is_err() {
+        tracing::warn!("the time to stop is over; the Lease ends by itself");
+        return Ok(Exit::Unfinished);
+    }
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Stops what acts as leader before the Lease is given back.
+#[derive(Default)]
+struct Stopping {
+    acting: CancellationToken,
+    electing: CancellationToken,
+    /// Holds the end of those who act as leader.
+    acted: tokio_util::task::TaskTracker,
+}
+
+impl Stopping {
+    async fn stop(&self, tasks: &mut JoinSet<()>) {
+        self.acting.cancel();
+        self.acted.close();
+        self.acted.wait().await;
+        self.electing.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+fn start(
+    settings: &Settings,
+    client: Client,
+    ledger: Arc<dyn Ledger>,
+    (readiness, metrics): (&Readiness, &Arc<OperatorMetrics>),
+    (stopping, tasks): (&Stopping, &mut JoinSet<()>),
+) {
+    let lease = settings.lease.clone();
+    let sources = SourcesConfig {
+        client: client.clone(),
+        namespaces: settings.namespaces.clone(),
+        watch_secrets: settings.watch_secrets,
+        resync: settings.resync,
+    };
+    let sources = Sources::start(&sources, Arc::clone(metrics), tasks, &stopping.acting);
+    readiness.watch(Arc::clone(sources.states()));
+    let (elector, leadership) = Elector::new(client.clone(), lease.clone());
+    let (issuer, issuers) = IssuerWatch::new(client.clone(), settings.issuer.clone());
+    let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(metrics));
+    let statuses = StatusWriter::with_events(client.clone(), Arc::clone(metrics), events.clone());
+    let (sealing_key, address_policy) = (Arc::clone(&settings.sealing_key), settings.address_policy.clone());
+    let run = Run::new(RunConfig {
+        sources,
+        control: Control::new(ledger, sealing_key, address_policy, Arc::clone(metrics)),
+        leadership,
+        issuers,
+        epoch_floor: elector.epoch_floor(),
+        statuses: statuses.clone(),
+        confirmation: Confirmation {
+            client: client.clone(),
+            namespace: lease.namespace,
+            lease: lease.name,
+            identity: lease.identity,
+        },
+        client,
+        readiness: readiness.clone(),
+        metrics: Arc::clone(metrics),
+    });
+    let acting = || stopping.acting.clone();
+    tasks.spawn(stopping.acted.track_future(run.run(acting())));
+    tasks.spawn(stopping.acted.track_future(statuses.run(acting())));
+    tasks.spawn(stopping.acted.track_future(events.run(acting())));
+    tasks.spawn(issuer.run(acting()));
+    tasks.spawn(elector.run(stopping.electing.clone()));
+}
+
+fn defect(ended: Option<&Result<(), tokio::task::JoinError>>) -> Failure {
+    let how = match ended {
+        Some(Err(_)) => "a panic",
+        _ => "itself",
+    };
+    Failure::Defect(format!("a part of the operator ended by {how}: this is a defect, report it"))
+}
+
+/// The API server that the process runs in, or that of the kubeconfig.
+async fn client() -> Result<Client, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::Configuration(format!(
+            "the API server is not known: {error}; run in a pod with a ServiceAccount's token, or name a file in KUBECONFIG"
+        ))
+    };
+    let mut config = kube::Config::infer().await.map_err(|error| failed(&error))?;
+    config.read_timeout = Some(KUBERNETES_SILENCE_MAX);
+    Client::try_from(config).map_err(|error| failed(&error))
+}
+
+/// Serves health and metrics, which say nothing of tenants, to whoever reaches the address.
+async fn serve_admin(settings: &Settings, readiness: &Readiness) -> Result<JoinHandle<()>, Failure> {
+    let address = settings.admin_listen;
+    let listener = process::open(ListenerRole::Admin, address).await?;
+    let address =
+        listener.local_addr().map_err(|error| Failure::Configuration(format!("--admin-listen {address}: {error}")))?;
+    let router = dispatcher::admin::router(readiness.clone());
+    let serving = tokio::spawn(server::serve(listener, router, ServerLimits::default(), CancellationToken::new()));
+    process::announce(ListenerRole::Admin, address)?;
+    Ok(serving)
+}
