@@ -19,19 +19,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     namespace: TestNamespace,
-    _cluster: Arc<testbed::Cluster>,
+    cluster: Arc<testbed::Cluster>,
 }
 
 impl Cluster {
     /// `None`, after a printed line, if there is no cluster.
     pub(crate) async fn connect(test: &str) -> Option<Self> {
         let cluster = testbed::cluster().await.unwrap()?;
-        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-        let client = kube::Client::try_from(config).unwrap();
+        let client = client(&cluster, None).await;
         let namespace = cluster.kubectl().namespace(&format!("operator-{test}")).await.unwrap();
-        Some(Self { client, namespace, _cluster: cluster })
+        Some(Self { client, namespace, cluster })
     }
 
     /// The same, with our kinds installed.
@@ -49,6 +46,11 @@ impl Cluster {
             .await;
         }
         Some(cluster)
+    }
+
+    /// The client of a user who may do nothing but what is granted.
+    pub(crate) async fn client_of(&self, user: &str) -> kube::Client {
+        client(&self.cluster, Some(user.to_owned())).await
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -84,6 +86,14 @@ impl Cluster {
     pub(crate) async fn read_endpoint(&self, name: &str) -> Value {
         serde_json::to_value(self.objects(Kind::Endpoint).get(name).await.unwrap()).unwrap()
     }
+}
+
+async fn client(cluster: &testbed::Cluster, user: Option<String>) -> kube::Client {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    let options = KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+    config.auth_info.impersonate = user;
+    kube::Client::try_from(config).unwrap()
 }
 
 /// Waits for something, asking again and again.
