@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     namespace: TestNamespace,
-    cluster: Arc<testbed::Cluster>,
+    server: Arc<testbed::Cluster>,
 }
 
 impl Cluster {
@@ -28,7 +28,7 @@ impl Cluster {
         let cluster = testbed::cluster().await.unwrap()?;
         let client = client(&cluster, None).await;
         let namespace = cluster.kubectl().namespace(&format!("operator-{test}")).await.unwrap();
-        Some(Self { client, namespace, cluster })
+        Some(Self { client, namespace, server: cluster })
     }
 
     /// The same, with our kinds installed.
@@ -50,7 +50,7 @@ impl Cluster {
 
     /// The client of a user who may do nothing but what is granted.
     pub(crate) async fn client_of(&self, user: &str) -> kube::Client {
-        client(&self.cluster, Some(user.to_owned())).await
+        client(&self.server, Some(user.to_owned())).await
     }
 
     pub(crate) fn namespace(&self) -> &str {
