@@ -111,7 +111,7 @@ async fn create(cluster: &Cluster, kind: Kind, name: &str, spec: Value) {
 }
 
 async fn put_secret(cluster: &Cluster, name: &str, value: &str) {
-    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), cluster.namespace());
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"key": value, "other": "x"},
     });
@@ -128,7 +128,7 @@ fn signed() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn resources_become_routes_and_say_so() {
     let Some(cluster) = Cluster::with_kinds("routes").await else { return };
-    let mut operator = Operator::start(cluster.client.clone(), &cluster.namespace).await;
+    let mut operator = Operator::start(cluster.client.clone(), cluster.namespace()).await;
     create(&cluster, Kind::Endpoint, "e", signed()).await;
     create(&cluster, Kind::Subscription, "s", json!({"endpointRef": {"name": "e"}, "eventTypes": ["order.*"]})).await;
     let ready = async || condition(&cluster.read_endpoint("e").await, "Ready");
@@ -171,16 +171,15 @@ async fn resources_become_routes_and_say_so() {
     endpoints.delete("e", &DeleteParams::default()).await.unwrap();
     eventually("its row is gone", || async { operator.endpoint_state().await.is_none() }).await;
     operator.running.stop().await;
-    cluster.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_without_a_key_gets_one_and_the_next_leader_goes_on() {
     let Some(cluster) = Cluster::with_kinds("next-leader").await else { return };
-    let mut first = Operator::start(cluster.client.clone(), &cluster.namespace).await;
+    let mut first = Operator::start(cluster.client.clone(), cluster.namespace()).await;
     create(&cluster, Kind::Endpoint, "e", json!({"url": "https://example.com/"})).await;
     eventually("a key was made for it", || async { first.endpoint_state().await == Some(EndpointState::Active) }).await;
-    let mut second = first.start_beside(cluster.client.clone(), &cluster.namespace, "two").await;
+    let mut second = first.start_beside(cluster.client.clone(), cluster.namespace(), "two").await;
     eventually("the second one follows and is ready", || second.is_ready()).await;
     let version = first.ledger.load_table(None).await.unwrap().version;
     first.running.stop().await;
@@ -194,5 +193,4 @@ async fn an_endpoint_without_a_key_gets_one_and_the_next_leader_goes_on() {
     let after = second.ledger.load_table(None).await.unwrap().version;
     assert_eq!(after.0, version.0 + 1, "it changed nothing else");
     second.running.stop().await;
-    cluster.remove().await;
 }
