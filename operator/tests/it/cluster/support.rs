@@ -18,17 +18,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// A namespace of a real cluster, for one test.
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
+    /// How it is reached.
+    pub(crate) config: kube::Config,
     namespace: TestNamespace,
-    server: Arc<testbed::Cluster>,
+    _cluster: Arc<testbed::Cluster>,
 }
 
 impl Cluster {
     /// `None`, after a printed line, if there is no cluster.
     pub(crate) async fn connect(test: &str) -> Option<Self> {
         let cluster = testbed::cluster().await.unwrap()?;
-        let client = client(&cluster, None).await;
+        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let client = kube::Client::try_from(config.clone()).unwrap();
         let namespace = cluster.kubectl().namespace(&format!("operator-{test}")).await.unwrap();
-        Some(Self { client, namespace, server: cluster })
+        Some(Self { client, config, namespace, _cluster: cluster })
     }
 
     /// The same, with our kinds installed.
@@ -49,8 +54,10 @@ impl Cluster {
     }
 
     /// The client of a user who may do nothing but what is granted.
-    pub(crate) async fn client_of(&self, user: &str) -> kube::Client {
-        client(&self.server, Some(user.to_owned())).await
+    pub(crate) fn client_of(&self, user: &str) -> kube::Client {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        kube::Client::try_from(config).unwrap()
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -86,14 +93,6 @@ impl Cluster {
     pub(crate) async fn read_endpoint(&self, name: &str) -> Value {
         serde_json::to_value(self.objects(Kind::Endpoint).get(name).await.unwrap()).unwrap()
     }
-}
-
-async fn client(cluster: &testbed::Cluster, user: Option<String>) -> kube::Client {
-    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
-    let options = KubeConfigOptions::default();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-    config.auth_info.impersonate = user;
-    kube::Client::try_from(config).unwrap()
 }
 
 /// Waits for something, asking again and again.
