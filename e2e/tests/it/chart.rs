@@ -2,10 +2,12 @@
 
 mod accounts;
 mod admission;
+mod cluster;
 mod crds;
 mod kustomize;
 mod modes;
 mod network;
+mod options;
 mod roles;
 mod security;
 mod support;

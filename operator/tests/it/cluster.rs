@@ -5,6 +5,8 @@ mod events;
 mod failures;
 mod lease;
 mod measure;
+mod pools;
+mod replay;
 mod run;
 mod secret;
 mod server;

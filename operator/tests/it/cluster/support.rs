@@ -40,7 +40,7 @@ impl Cluster {
     pub(crate) async fn with_kinds(test: &str) -> Option<Self> {
         let cluster = Self::connect(test).await?;
         let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-        for kind in [Kind::Endpoint, Kind::Subscription] {
+        for kind in Kind::ALL {
             let definition = definition(kind);
             let name = definition.metadata.name.clone().unwrap();
             let params = PatchParams::apply("harborhook-test").force();
@@ -66,6 +66,15 @@ impl Cluster {
 
     pub(crate) fn kubectl(&self) -> &Kubectl {
         self.namespace.kubectl()
+    }
+
+    /// Objects of a kind of Kubernetes' own in the namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), self.namespace())
     }
 
     pub(crate) fn objects(&self, kind: Kind) -> Api<DynamicObject> {
