@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher::process::LogArguments;
 use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::{
-    DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, LEDGER_POOL_CONNECTIONS_LIMIT, LEDGER_POOL_CONNECTIONS_MAX,
-    LEDGER_POOL_CONNECTIONS_MIN, RETENTION_DAYS_DEFAULT, RETENTION_DAYS_MAX,
+    DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, FAST_TRACK_EXCHANGES_LIMIT, FAST_TRACK_EXCHANGES_MAX,
+    LEDGER_POOL_CONNECTIONS_LIMIT, LEDGER_POOL_CONNECTIONS_MAX, LEDGER_POOL_CONNECTIONS_MIN, RETENTION_DAYS_DEFAULT,
+    RETENTION_DAYS_MAX,
 };
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::DEFAULT_POOL;
@@ -163,8 +164,23 @@ pub(crate) struct DeliveryArguments {
     #[arg(long, value_name = "NAME", env = "HARBORHOOK_POOL", default_value = DEFAULT_POOL)]
     pub(crate) pool: String,
 
+    /// Most requests in flight at once; those without an answer after a second make room for others
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBORHOOK_MAX_IN_FLIGHT",
+        default_value_t = FAST_TRACK_EXCHANGES_MAX,
+        value_parser = in_flight,
+    )]
+    pub(crate) max_in_flight: usize,
+
     #[command(flatten)]
     pub(crate) address: AddressArguments,
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=FAST_TRACK_EXCHANGES_LIMIT).contains(count));
+    count.ok_or_else(|| format!("it is a number from 1 to {FAST_TRACK_EXCHANGES_LIMIT}"))
 }
 
 #[cfg(test)]

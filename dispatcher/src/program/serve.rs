@@ -165,6 +165,7 @@ async fn start(
         access: settings.access,
         deliver: DeliverConfig {
             pool: settings.pool,
+            fast_track_max: settings.max_in_flight,
             instance: settings.instance,
             drain_deadline: shares.exchanges,
             ..DeliverConfig::default()

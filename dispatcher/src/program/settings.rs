@@ -10,7 +10,7 @@ use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher::queue::rabbitmq::RabbitConfig;
 use dispatcher::service::Access;
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::POOL_NAME_BYTES_MAX;
+use dispatcher_core::limits::{FAST_TRACK_EXCHANGES_MAX, POOL_NAME_BYTES_MAX};
 use dispatcher_core::redacted::Redacted;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::DEFAULT_POOL;
@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) retention: Duration,
     pub(crate) drain: Duration,
     pub(crate) pool: String,
+    pub(crate) max_in_flight: usize,
     pub(crate) address_policy: AddressPolicy,
 }
 
@@ -94,6 +95,7 @@ fn settings(
         retention: Duration::from_hours(24) * common.retention_days,
         drain: Duration::from_secs(common.drain_seconds.into()),
         pool,
+        max_in_flight: delivery.map_or(FAST_TRACK_EXCHANGES_MAX, |delivery| delivery.max_in_flight),
         address_policy,
     })
 }

@@ -1,6 +1,6 @@
-//! Real PostgreSQL and RabbitMQ servers for tests.
+//! Real PostgreSQL, RabbitMQ and Kubernetes for tests.
 //!
-//! A test asks for a [`database`] or a [`vhost`] of its own. They live on the servers that the environment names; where
+//! A test asks for a [`database`] or a [`vhost`] of its own, or for a namespace of a [`cluster`]. They live on the servers that the environment names; where
 //! it names none, on private servers that the tests of one process share and that end with them:
 //!
 //! | variable | meaning |
@@ -8,13 +8,18 @@
 //! | `HARBORHOOK_TEST_DATABASE_URL` | PostgreSQL server: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, a user that may create databases |
 //! | `HARBORHOOK_TEST_AMQP_URL` | RabbitMQ server: `amqp://USER:PASSWORD@HOST:PORT/`, a user with the tag `administrator` |
 //! | `HARBORHOOK_TEST_RABBITMQ_MANAGEMENT_URL` | its management plugin, `http://USER:PASSWORD@HOST:PORT`; without it, port 15672 of the same host |
+//! | `HARBORHOOK_E2E_KUBECONFIG` | Kubernetes cluster: path of a kubeconfig whose current context may do everything |
+//! | `HARBORHOOK_E2E_IMAGE` | Harborhook's image in a cluster that is not on this machine; without it, one is built and loaded |
+//! | `HARBORHOOK_KUBECTL`, `HARBORHOOK_HELM` | the programs; without them, those that were built, then those on the PATH |
 //! | `HARBORHOOK_REQUIRE_SERVERS` | `1`: a machine that has no servers and cannot start any is an error, not a reason to skip |
 //!
-//! `testbed run COMMAND…` starts one pair for a whole test run and names it to the command in these variables. A test
-//! that kills servers takes a private one with [`postgres`] or [`rabbitmq`].
+//! `testbed run COMMAND…` starts one of each for a whole test run and names it to the command in these variables. A test
+//! that kills servers takes a private one with [`postgres`], [`rabbitmq`] or [`kubernetes`]; `testbed cluster` holds one
+//! for as long as somebody works with it.
 //!
-//! Private servers need Linux, root, and Debian's `mmdebstrap` once. Where that is missing every function here says so on
-//! the standard error stream and returns `None`; the test then returns early.
+//! Private servers need Linux, root, and Debian's `mmdebstrap` once; a cluster also Go and some of Debian's packages.
+//! Where something is missing every function here says so on the standard error stream and returns `None`; the test then
+//! returns early.
 
 mod cache;
 mod cluster;
@@ -30,6 +35,7 @@ mod sandbox;
 mod service;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use anyhow::Result;
@@ -43,7 +49,7 @@ pub use kubectl::{Kubectl, PortForward, TestNamespace};
 pub use postgres::{PostgresServer, TestDatabase};
 pub use proxy::Proxy;
 pub use rabbitmq::{RabbitServer, TestVhost};
-pub use root::{RELEASE, Release};
+pub use root::{OLDEST, RELEASE, Release};
 
 use missing::or_skip;
 use root::Root;
@@ -75,10 +81,20 @@ pub async fn vhost() -> Result<Option<TestVhost>> {
     if let Some(url) = &environment.amqp_url {
         return TestVhost::create(url, &environment.management_url_of(url)?).await.map(Some);
     }
-    let mut shared = SHARED.lock().await;
+    shared_vhost(&SHARED, RELEASE).await
+}
+
+/// The same on a private server of the oldest release, whatever the environment names.
+pub async fn vhost_of_oldest() -> Result<Option<TestVhost>> {
+    static SHARED: Mutex<Weak<RabbitServer>> = Mutex::const_new(Weak::new());
+    shared_vhost(&SHARED, OLDEST).await
+}
+
+async fn shared_vhost(shared: &Mutex<Weak<RabbitServer>>, release: Release) -> Result<Option<TestVhost>> {
+    let mut shared = shared.lock().await;
     let server = match shared.upgrade() {
         Some(server) => server,
-        None => match rabbitmq(&[]).await? {
+        None => match private_rabbitmq(release, &[], &[]).await? {
             Some(server) => Arc::new(server),
             None => return Ok(None),
         },
@@ -92,8 +108,13 @@ pub async fn vhost() -> Result<Option<TestVhost>> {
 /// A private PostgreSQL server for one caller, whatever the environment names. `settings` are lines of
 /// `postgresql.conf`, such as `("max_connections", "20")`.
 pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
-    match root_or_skip("PostgreSQL").await? {
-        Some(root) => PostgresServer::start(&root, settings, None).await.map(Some),
+    postgres_with_files(settings, &[]).await
+}
+
+/// The same with further files, names and contents, which settings name as `/srv/NAME`: certificates, for example.
+pub async fn postgres_with_files(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
+    match root_or_skip("PostgreSQL", RELEASE).await? {
+        Some(root) => PostgresServer::start(&root, settings, files, None).await.map(Some),
         None => Ok(None),
     }
 }
@@ -101,8 +122,8 @@ pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer
 /// A private PostgreSQL server as [`postgres`] gives it, whose tables have a disk of this size to themselves, which
 /// [`PostgresServer::fill_disk`] fills. The disk is memory: it goes when the server is killed.
 pub async fn postgres_on_disk_of(mebibytes: u32, settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
-    match root_or_skip("PostgreSQL").await? {
-        Some(root) => PostgresServer::start(&root, settings, Some(mebibytes)).await.map(Some),
+    match root_or_skip("PostgreSQL", RELEASE).await? {
+        Some(root) => PostgresServer::start(&root, settings, &[], Some(mebibytes)).await.map(Some),
         None => Ok(None),
     }
 }
@@ -110,8 +131,26 @@ pub async fn postgres_on_disk_of(mebibytes: u32, settings: &[(&str, &str)]) -> R
 /// A private RabbitMQ server for one caller, whatever the environment names. `settings` are lines of `rabbitmq.conf`,
 /// such as `("vm_memory_high_watermark.absolute", "200MB")`.
 pub async fn rabbitmq(settings: &[(&str, &str)]) -> Result<Option<RabbitServer>> {
-    match root_or_skip("RabbitMQ").await? {
-        Some(root) => RabbitServer::start(&root, settings).await.map(Some),
+    rabbitmq_with_files(settings, &[]).await
+}
+
+/// The same with further files, names and contents, which settings name as `/srv/NAME`: certificates, for example.
+pub async fn rabbitmq_with_files(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<RabbitServer>> {
+    private_rabbitmq(RELEASE, settings, files).await
+}
+
+/// A loopback port that nothing listens on, for a further listener of a private server.
+pub fn free_port() -> Result<u16> {
+    service::free_ports().map(|[port]| port)
+}
+
+async fn private_rabbitmq(
+    release: Release,
+    settings: &[(&str, &str)],
+    files: &[(&str, &str)],
+) -> Result<Option<RabbitServer>> {
+    match root_or_skip("RabbitMQ", release).await? {
+        Some(root) => RabbitServer::start(&root, settings, files).await.map(Some),
         None => Ok(None),
     }
 }
@@ -140,10 +179,21 @@ pub async fn cluster() -> Result<Option<Arc<Cluster>>> {
     Ok(cluster)
 }
 
-async fn root_or_skip(server: &str) -> Result<Option<Root>> {
+/// Folder with the programs of a Go module in `e2e/cluster`, built once per machine; for what runs beside a cluster.
+/// `None` where a cluster cannot be had either.
+pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
+    let environment = Environment::read()?;
+    if let Some(missing) = missing::missing(&[cluster::GO]) {
+        return or_skip(Err(missing), &environment, "Kubernetes cluster", "leave out the tests that need one");
+    }
+    let module = module.to_owned();
+    tokio::task::spawn_blocking(move || cluster::prepare(&environment, &module)).await?.map(Some)
+}
+
+async fn root_or_skip(server: &str, release: Release) -> Result<Option<Root>> {
     let environment = Environment::read()?;
     let prepared = environment.clone();
-    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&prepared)).await??;
+    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&prepared, release)).await??;
     let alternative = format!("name running servers in {DATABASE_URL} and {AMQP_URL}");
     or_skip(prepared, &environment, &format!("{server} server"), &alternative)
 }

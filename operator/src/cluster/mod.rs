@@ -4,6 +4,7 @@
 //! table; [`run`] drives both while this process leads ([`lease`]), and hands on what is to be written: [`status`],
 //! [`events`], [`secret`].
 
+pub mod assembly;
 pub mod confirmation;
 pub mod control;
 pub mod events;

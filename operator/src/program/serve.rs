@@ -2,26 +2,19 @@
 
 use std::sync::Arc;
 
-use dispatcher::ledger::Ledger;
 use dispatcher::process::{self, Exit, Failure, ListenerRole, StopSignals, Use};
 use dispatcher::readiness::Finding;
 use dispatcher::server::{self, ServerLimits};
 use dispatcher_core::limits::{KUBERNETES_SILENCE_MAX, OPERATOR_STOP_DEADLINE};
 use kube::Client;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
-use crate::cluster::confirmation::Confirmation;
-use crate::cluster::control::Control;
-use crate::cluster::events::EventWriter;
-use crate::cluster::issuer::IssuerWatch;
-use crate::cluster::lease::Elector;
+use crate::cluster::assembly::Assembly;
 use crate::cluster::metrics::OperatorMetrics;
 use crate::cluster::readiness::Readiness;
-use crate::cluster::run::{Run, RunConfig};
-use crate::cluster::sources::{Sources, SourcesConfig};
-use crate::cluster::status::StatusWriter;
+use crate::cluster::sources::SourcesConfig;
 
 /// Runs until it is told to stop.
 pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
@@ -45,14 +38,27 @@ pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
         }
         connected = process::connect_ledger(&settings.database, Use::Control, &tell) => connected?,
     };
-    let stopping = Stopping::default();
-    let mut tasks = JoinSet::new();
-    let ledger = Arc::clone(&connected.ledger);
-    start(&settings, client, ledger, (&readiness, &metrics), (&stopping, &mut tasks));
+    let mut running = Assembly {
+        sources: SourcesConfig {
+            client,
+            namespaces: settings.namespaces,
+            watch_secrets: settings.watch_secrets,
+            resync: settings.resync,
+        },
+        ledger: Arc::clone(&connected.ledger),
+        sealing_key: settings.sealing_key,
+        address_policy: settings.address_policy,
+        lease: settings.lease,
+        default_pool: settings.default_pool,
+        issuer: settings.issuer,
+        readiness: readiness.clone(),
+        metrics,
+    }
+    .start();
     tracing::info!("started");
     tokio::select! {
         () = signals.next() => {}
-        ended = tasks.join_next() => return Err(defect(ended.as_ref())),
+        ended = running.ended() => return Err(defect(ended.as_ref())),
     }
     tracing::info!("stopping");
     readiness.set_stopping();
@@ -62,7 +68,7 @@ pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
             return Ok(Exit::Interrupted);
         }
         stopped = tokio::time::timeout(OPERATOR_STOP_DEADLINE, async {
-            stopping.stop(&mut tasks).await;
+            running.stop().await;
             connected.close().await;
         }) => stopped,
     };
@@ -74,72 +80,7 @@ pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Stops what acts as leader before the Lease is given back.
-#[derive(Default)]
-struct Stopping {
-    acting: CancellationToken,
-    electing: CancellationToken,
-    /// Holds the end of those who act as leader.
-    acted: tokio_util::task::TaskTracker,
-}
-
-impl Stopping {
-    async fn stop(&self, tasks: &mut JoinSet<()>) {
-        self.acting.cancel();
-        self.acted.close();
-        self.acted.wait().await;
-        self.electing.cancel();
-        while tasks.join_next().await.is_some() {}
-    }
-}
-
-fn start(
-    settings: &Settings,
-    client: Client,
-    ledger: Arc<dyn Ledger>,
-    (readiness, metrics): (&Readiness, &Arc<OperatorMetrics>),
-    (stopping, tasks): (&Stopping, &mut JoinSet<()>),
-) {
-    let lease = settings.lease.clone();
-    let sources = SourcesConfig {
-        client: client.clone(),
-        namespaces: settings.namespaces.clone(),
-        watch_secrets: settings.watch_secrets,
-        resync: settings.resync,
-    };
-    let sources = Sources::start(&sources, Arc::clone(metrics), tasks, &stopping.acting);
-    readiness.watch(Arc::clone(sources.states()));
-    let (elector, leadership) = Elector::new(client.clone(), lease.clone());
-    let (issuer, issuers) = IssuerWatch::new(client.clone(), settings.issuer.clone());
-    let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(metrics));
-    let statuses = StatusWriter::with_events(client.clone(), Arc::clone(metrics), events.clone());
-    let (sealing_key, address_policy) = (Arc::clone(&settings.sealing_key), settings.address_policy.clone());
-    let run = Run::new(RunConfig {
-        sources,
-        control: Control::new(ledger, sealing_key, address_policy, Arc::clone(metrics)),
-        leadership,
-        issuers,
-        epoch_floor: elector.epoch_floor(),
-        statuses: statuses.clone(),
-        confirmation: Confirmation {
-            client: client.clone(),
-            namespace: lease.namespace,
-            lease: lease.name,
-            identity: lease.identity,
-        },
-        client,
-        readiness: readiness.clone(),
-        metrics: Arc::clone(metrics),
-    });
-    let acting = || stopping.acting.clone();
-    tasks.spawn(stopping.acted.track_future(run.run(acting())));
-    tasks.spawn(stopping.acted.track_future(statuses.run(acting())));
-    tasks.spawn(stopping.acted.track_future(events.run(acting())));
-    tasks.spawn(issuer.run(acting()));
-    tasks.spawn(elector.run(stopping.electing.clone()));
-}
-
-fn defect(ended: Option<&Result<(), tokio::task::JoinError>>) -> Failure {
+fn defect(ended: Option<&Result<(), JoinError>>) -> Failure {
     let how = match ended {
         Some(Err(_)) => "a panic",
         _ => "itself",

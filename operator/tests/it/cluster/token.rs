@@ -26,13 +26,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Cluster, config};
+use super::support::Cluster;
 
 const ACCOUNT: &str = "producer";
 
 async fn make_account(cluster: &Cluster) {
     let metadata = ObjectMeta { name: Some(ACCOUNT.to_owned()), ..ObjectMeta::default() };
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), cluster.namespace());
     accounts.create(&PostParams::default(), &ServiceAccount { metadata, ..ServiceAccount::default() }).await.unwrap();
 }
 
@@ -41,7 +41,7 @@ async fn token(cluster: &Cluster, audiences: &[&str]) -> String {
     let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
     let spec = TokenRequestSpec { audiences, expiration_seconds: Some(600), bound_object_ref: None };
     let request = TokenRequest { spec, ..TokenRequest::default() };
-    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), cluster.namespace());
     let issued = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.unwrap();
     issued.status.unwrap().token
 }
@@ -60,8 +60,8 @@ async fn a_token_proves_its_namespace_and_none_for_another_audience_does() {
     let row = read_cluster_issuer(&cluster.client, &IssuerSettings::default()).await.unwrap();
 
     let principal = judge(&token(&cluster, &["harborhook"]).await, &row).unwrap();
-    assert_eq!(principal.subject, format!("system:serviceaccount:{}:{ACCOUNT}", cluster.namespace));
-    assert_eq!(principal.tenants, Tenants::Named(vec![cluster.namespace.clone()]));
+    assert_eq!(principal.subject, format!("system:serviceaccount:{}:{ACCOUNT}", cluster.namespace()));
+    assert_eq!(principal.tenants, Tenants::Named(vec![cluster.namespace().to_owned()]));
     assert_eq!(principal.scopes, "publish".parse().unwrap());
     let both = judge(&token(&cluster, &["other", "harborhook"]).await, &row);
     assert!(both.is_ok(), "{both:?}");
@@ -70,14 +70,13 @@ async fn a_token_proves_its_namespace_and_none_for_another_audience_does() {
         let refused = judge(&token(&cluster, audiences).await, &row);
         assert_eq!(refused, Err(AccessError::WrongAudience), "{audiences:?}");
     }
-    cluster.remove().await;
 }
 
 #[tokio::test]
 async fn every_account_may_read_the_issuer_without_a_role_of_ours() {
     let Some(cluster) = Cluster::connect("discovery").await else { return };
     make_account(&cluster).await;
-    let mut as_account = config().await.unwrap();
+    let mut as_account = cluster.config.clone();
     let token = Some(token(&cluster, &[]).await.into());
     as_account.auth_info = kube::config::AuthInfo { token, ..kube::config::AuthInfo::default() };
     let as_account = Client::try_from(as_account).unwrap();
@@ -86,7 +85,6 @@ async fn every_account_may_read_the_issuer_without_a_role_of_ours() {
     assert_eq!(read_cluster_issuer(&as_account, &settings).await.unwrap(), row);
     let namespaces: Api<Namespace> = Api::all(as_account);
     assert!(namespaces.list(&ListParams::default()).await.is_err(), "it may do nothing else");
-    cluster.remove().await;
 }
 
 /// A service that demands tokens, with these rows in its table.
@@ -123,19 +121,18 @@ async fn a_workload_publishes_to_its_own_namespace_with_its_own_token() {
     let row = read_cluster_issuer(&cluster.client, &IssuerSettings::default()).await.unwrap();
     let tenant = |name: &str| Row::Tenant(TenantRow { id: TenantId::of_namespace_name(name), name: name.to_owned() });
     let folder = tempfile::tempdir().unwrap();
-    let rows = vec![tenant(&cluster.namespace), tenant("other"), Row::Issuer(row)];
+    let rows = vec![tenant(cluster.namespace()), tenant("other"), Row::Issuer(row)];
     let (service, shutdown) = serve(folder.path(), rows).await;
     let (ours, others) = (token(&cluster, &["harborhook"]).await, token(&cluster, &["other"]).await);
     for (tenant, token, status) in [
-        (&*cluster.namespace, &*ours, "202"),
+        (&*cluster.namespace(), &*ours, "202"),
         ("other", &*ours, "404"),
         ("nobody", &*ours, "404"),
-        (&*cluster.namespace, &*others, "401"),
-        (&*cluster.namespace, "nonsense", "401"),
+        (&*cluster.namespace(), &*others, "401"),
+        (&*cluster.namespace(), "nonsense", "401"),
     ] {
         assert_eq!(publish(service.address, tenant, token).await, status, "{tenant}");
     }
     shutdown.cancel();
     service.join.await.unwrap().unwrap();
-    cluster.remove().await;
 }
