@@ -10,5 +10,5 @@ mod network;
 mod options;
 mod roles;
 mod security;
-mod support;
+pub(crate) mod support;
 mod values;

@@ -114,7 +114,7 @@ pub(crate) fn everything() -> Value {
             "allowAddresses": ["10.0.0.0/8"], "allowHosts": ["payments.internal"], "allowPorts": [9443],
             "denyAddresses": ["2001:db8::/32", "203.0.113.0/24"], "clusterCidrs": ["10.96.0.0/12"],
         },
-        "access": {"issuers": [{
+        "access": {"serviceAccountGrants": ["shop/support=read+replay"], "issuers": [{
             "issuer": "https://login.example.com", "jwksUrl": "https://login.example.com/keys", "audiences": ["hooks"],
             "tenantClaim": "namespace", "scopeClaim": "scope",
         }]},
