@@ -2,9 +2,12 @@
 //! be made to do: hang, fail, refuse.
 
 mod events;
+mod failures;
 mod lease;
 mod measure;
+mod run;
 mod secret;
 mod server;
 mod status;
 mod support;
+mod token;

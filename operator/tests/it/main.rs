@@ -12,6 +12,7 @@ mod fixtures;
 mod issuer;
 mod limits;
 mod plan;
+mod pools;
 mod properties;
 mod replay;
 mod replays;
