@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::announce;
 use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
-use crate::missing::{Missing, missing};
+use crate::missing::missing;
 
 /// Repository of the image where no registry is; the part before the tag.
 pub const REPOSITORY: &str = "localhost/harborhook";
@@ -36,7 +36,7 @@ const TOOLS: &[(&str, &str)] = &[
 ///
 /// Blocks, for seconds; the first time on a machine for the base too.
 pub fn build(environment: &Environment, binaries: &Path, tag: &str, archive: &Path) -> Result<()> {
-    if let Some(missing) = cannot_build() {
+    if let Some(missing) = missing(TOOLS) {
         bail!("no image can be built: {missing}");
     }
     let base = base(environment)?;
@@ -54,11 +54,6 @@ pub fn build(environment: &Environment, binaries: &Path, tag: &str, archive: &Pa
     }
     let arguments = [format!("BASE=docker-archive:{}", base.display()), "PROGRAMS=programs".to_owned()];
     build_archive(context.path(), &arguments, tag, archive)
-}
-
-/// Why no image can be built here.
-pub(crate) fn cannot_build() -> Option<Missing> {
-    missing(TOOLS)
 }
 
 /// Builds the Dockerfile of a folder and writes the image to a new file. Nothing else is left behind.

@@ -44,7 +44,7 @@ impl Programs {
 
     /// Names of their folders in the cache.
     pub(crate) fn folder_names(&self) -> impl Iterator<Item = &str> {
-        self.folders.iter().filter_map(|folder| folder.to_str()).filter_map(|folder| folder.rsplit('/').next())
+        self.folders.iter().filter_map(|folder| folder.file_name()?.to_str())
     }
 }
 
