@@ -116,6 +116,7 @@ pub(super) struct RunArguments {
 
 /// The default pool, whose Deployment is a part of the installation.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the options")]
 pub(super) struct PoolArguments {
     /// Deployment of the default pool, in the installation's namespace; without it, it is not scaled
     #[arg(long, value_name = "NAME", env = "HARBORHOOK_POOL_DEPLOYMENT")]

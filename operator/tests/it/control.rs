@@ -159,6 +159,7 @@ auth: ";
 /// Prints how long plans of many resources take; run it in release for figures.
 #[test]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "a measurement is printed")]
 fn plans_of_ten_thousand_endpoints_and_as_many_subscriptions() {
     let mut text = String::from(&secret(KEY));
     let mut files = Vec::new();

@@ -72,6 +72,7 @@ mod tests {
         understand(serde_json::from_value(object).unwrap()).unwrap()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "it stands where it is made")]
     fn endpoint(spec: Value) -> Value {
         json!({
             "apiVersion": "harborhook.dev/v1alpha1", "kind": "Endpoint", "spec": spec,

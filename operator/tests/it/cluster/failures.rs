@@ -59,6 +59,7 @@ impl Fake {
     }
 
     /// Puts an endpoint whose spec has these fields too.
+    #[expect(clippy::needless_pass_by_value, reason = "it stands where it is made")]
     fn put_endpoint(&self, name: &str, fields: Value) {
         let mut spec =
             json!({"url": "https://example.com/", "signing": {"secretKeyRef": {"name": "keys", "key": "key"}}});
