@@ -27,6 +27,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "NAMESPACE", env = "HARBORHOOK_TENANT", default_value = "default")]
     pub(crate) tenant: String,
 
+    /// File with the bearer token for the server, read for each request
+    #[arg(long, global = true, value_name = "FILE", env = "HARBORHOOK_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
     /// Form of what is printed to stdout
     #[arg(long, short, global = true, value_name = "FORM", default_value = "table")]
     pub(crate) output: Format,

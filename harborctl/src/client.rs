@@ -1,7 +1,12 @@
 //! The one HTTP client towards the API.
 
-use dispatcher_core::limits::{CLIENT_CONNECT_TIMEOUT, CLIENT_RESPONSE_BYTES_MAX, CLIENT_TIMEOUT};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dispatcher_core::limits::{CLIENT_CONNECT_TIMEOUT, CLIENT_RESPONSE_BYTES_MAX, CLIENT_TIMEOUT, TOKEN_BYTES_MAX};
+use dispatcher_core::redacted::Redacted;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
@@ -17,6 +22,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     server: Url,
     tenant: String,
+    /// Read for each request: whoever writes it writes a new one before the old one ends.
+    token_file: Option<PathBuf>,
 }
 
 impl Client {
@@ -37,7 +44,12 @@ impl Client {
         }
         let http =
             builder.build().map_err(|error| Failure::Local(format!("no HTTP client: {}", error.without_url())))?;
-        Ok(Self { http, server: server.clone(), tenant: tenant.to_owned() })
+        Ok(Self { http, server: server.clone(), tenant: tenant.to_owned(), token_file: None })
+    }
+
+    /// Sends with every request the token that stands in the file then.
+    pub(crate) fn with_token_file(self, token_file: Option<PathBuf>) -> Self {
+        Self { token_file, ..self }
     }
 
     /// The same server, another tenant.
@@ -74,6 +86,9 @@ impl Client {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
+        if let Some(path) = &self.token_file {
+            request = request.header(AUTHORIZATION, authorization(path)?);
+        }
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -83,7 +98,7 @@ impl Client {
                 Failure::Unreachable(format!("{} does not answer as Harborhook does: not JSON", self.origin()))
             });
         }
-        Err(refusal(status, retry_after.as_deref(), &body))
+        Err(refusal(status, retry_after.as_deref(), &body, self.token_file.as_deref()))
     }
 
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
@@ -129,8 +144,50 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// The header with the token of a file. Nothing of the token is told.
+fn authorization(path: &Path) -> Result<HeaderValue, Failure> {
+    let failed = |what: &str| Failure::Local(format!("--token-file {}: {what}", path.display()));
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| failed(&error.to_string()))?;
+    let read = file.take(TOKEN_BYTES_MAX as u64 + 2).read_to_string(&mut text);
+    let text = Redacted::new(text);
+    read.map_err(|_| failed("it cannot be read as text"))?;
+    let token = text.expose().trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(failed(&format!("it must hold a token and nothing else, in at most {TOKEN_BYTES_MAX} bytes")));
+    }
+    let value = Redacted::new(format!("Bearer {token}"));
+    let mut header = HeaderValue::from_str(value.expose()).map_err(|_| failed("it holds no token"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// What to do about a refusal for want of access.
+fn advice(status: StatusCode, problem: &Value, token_file: Option<&Path>) -> Option<String> {
+    let label = problem["type"].as_str().and_then(|name| name.rsplit('/').next());
+    let file = token_file.map(|path| path.display().to_string());
+    Some(match (status, label, file) {
+        (StatusCode::UNAUTHORIZED, _, None) => {
+            "name a file with a token by --token-file or HARBORHOOK_TOKEN_FILE; `kubectl create token ACCOUNT \
+             --namespace NAMESPACE --audience harborhook` makes one"
+                .to_owned()
+        }
+        (StatusCode::UNAUTHORIZED, _, Some(file)) => format!(
+            "the token in {file} is not accepted: it may be over, for another audience than the server's, or of an issuer \
+             that the server does not know"
+        ),
+        (StatusCode::FORBIDDEN, Some("missing-scope"), Some(file)) => {
+            format!("the token in {file} is valid: ask whoever runs the server to grant its bearer the scope")
+        }
+        (StatusCode::NOT_FOUND, Some("unknown-tenant"), Some(file)) => {
+            format!("or the token in {file} is for another tenant: --tenant names the namespace that it is of")
+        }
+        _ => return None,
+    })
+}
+
 /// The failure that a problem document (RFC 9457) or any other refusal means.
-fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> Failure {
+fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8], token_file: Option<&Path>) -> Failure {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut message = match (problem["title"].as_str(), problem["detail"].as_str()) {
         (Some(title), Some(detail)) => format!("{title}: {detail}"),
@@ -139,6 +196,9 @@ fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> Failur
     };
     if let Some(field) = problem["field"].as_str() {
         message = format!("{message} (field {field})");
+    }
+    if let Some(advice) = advice(status, &problem, token_file) {
+        message = format!("{message}; {advice}");
     }
     if let Some(seconds) = retry_after {
         message = format!("{message}; try again in {seconds} s");
@@ -153,16 +213,52 @@ mod tests {
     #[test]
     fn a_problem_is_told_with_its_field() {
         let body = br#"{"title":"Invalid event","detail":"a field is wrong","field":"event_type"}"#;
-        let failure = refusal(StatusCode::UNPROCESSABLE_ENTITY, None, body);
+        let failure = refusal(StatusCode::UNPROCESSABLE_ENTITY, None, body, None);
         assert_eq!(failure.to_string(), "Invalid event: a field is wrong (field event_type)");
         assert!(matches!(failure, Failure::Refused(_)));
     }
 
     #[test]
     fn a_failing_server_is_not_a_refusal() {
-        let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, Some("2"), b"<html>");
+        let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, Some("2"), b"<html>", None);
         assert_eq!(failure.to_string(), "the server answered 503 Service Unavailable; try again in 2 s");
         assert!(matches!(failure, Failure::Unreachable(_)));
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_access_says_what_to_do() {
+        let file = Some(Path::new("/run/token"));
+        for (status, label, file, expected) in [
+            (401, "unauthenticated", None, "--token-file or HARBORHOOK_TOKEN_FILE"),
+            (401, "unauthenticated", file, "the token in /run/token is not accepted"),
+            (403, "missing-scope", file, "the token in /run/token is valid: ask"),
+            (404, "unknown-tenant", file, "the token in /run/token is for another tenant: --tenant"),
+        ] {
+            let body = format!(r#"{{"type":"https://harborhook.dev/problems/{label}","title":"T","detail":"d"}}"#);
+            let failure = refusal(StatusCode::from_u16(status).unwrap(), None, body.as_bytes(), file);
+            let message = failure.to_string();
+            assert!(message.starts_with("T: d; ") && message.contains(expected), "{message}");
+            assert!(matches!(failure, Failure::Refused(_)));
+        }
+        let body = br#"{"type":"https://harborhook.dev/problems/not-found","title":"T","detail":"d"}"#;
+        assert_eq!(refusal(StatusCode::NOT_FOUND, None, body, file).to_string(), "T: d");
+    }
+
+    #[test]
+    fn a_token_file_holds_a_token_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert!(authorization(&path).unwrap_err().to_string().contains("token: No such file"));
+        for text in ["", " \n", "s3cret token", "s3cr\u{e9}t", "s3cret\nmore", &"s".repeat(TOKEN_BYTES_MAX + 1)] {
+            std::fs::write(&path, text).unwrap();
+            let message = authorization(&path).unwrap_err().to_string();
+            assert!(message.contains("nothing else") && !message.contains("s3"), "{message}");
+        }
+        for text in ["abc", "abc\n", " abc\r\n"] {
+            std::fs::write(&path, text).unwrap();
+            let header = authorization(&path).unwrap();
+            assert!(header == "Bearer abc" && header.is_sensitive(), "{text:?}");
+        }
     }
 
     #[test]

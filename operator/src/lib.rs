@@ -12,6 +12,8 @@ pub mod effective;
 pub mod facts;
 pub mod generate;
 pub mod plan;
+#[cfg(feature = "cluster")]
+pub mod program;
 pub mod replays;
 pub mod validate;
 pub mod world;

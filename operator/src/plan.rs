@@ -29,7 +29,6 @@ use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::{
     EndpointRow, Row, RowKey, SigningScheme, SubscriptionRow, TableChange, TableVersion, TenantRow,
 };
-
 use serde::Serialize;
 
 pub use self::change::StatusChange;

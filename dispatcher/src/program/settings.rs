@@ -8,7 +8,6 @@ use dispatcher::access::TokenConfig;
 use dispatcher::ledger::DispatcherRole;
 use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher::queue::rabbitmq::RabbitConfig;
-
 use dispatcher::service::Access;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::{FAST_TRACK_EXCHANGES_MAX, POOL_NAME_BYTES_MAX};

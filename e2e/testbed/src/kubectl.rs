@@ -147,6 +147,10 @@ impl Kubectl {
         let local = line.as_deref().and_then(|line| line.split_whitespace().find(|word| word.contains(':')));
         let local = local.and_then(|address| address.rsplit(':').next()).and_then(|port| port.parse().ok());
         if let Some(local_port) = local {
+            // It tells of every connection, and ends when nobody listens.
+            let mut errors = child.stderr.take().context("kubectl has no errors")?;
+            tokio::spawn(async move { tokio::io::copy(lines.get_mut(), &mut tokio::io::sink()).await });
+            tokio::spawn(async move { tokio::io::copy(&mut errors, &mut tokio::io::sink()).await });
             return Ok(PortForward { local_port, _child: child });
         }
         succeeded(child.wait_with_output().await?)?;

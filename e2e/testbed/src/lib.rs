@@ -1,6 +1,6 @@
-//! Real PostgreSQL and RabbitMQ servers for tests.
+//! Real PostgreSQL, RabbitMQ and Kubernetes for tests.
 //!
-//! A test asks for a [`database`] or a [`vhost`] of its own. They live on the servers that the environment names; where
+//! A test asks for a [`database`] or a [`vhost`] of its own, or for a namespace of a [`cluster`]. They live on the servers that the environment names; where
 //! it names none, on private servers that the tests of one process share and that end with them:
 //!
 //! | variable | meaning |
@@ -8,13 +8,18 @@
 //! | `HARBORHOOK_TEST_DATABASE_URL` | PostgreSQL server: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, a user that may create databases |
 //! | `HARBORHOOK_TEST_AMQP_URL` | RabbitMQ server: `amqp://USER:PASSWORD@HOST:PORT/`, a user with the tag `administrator` |
 //! | `HARBORHOOK_TEST_RABBITMQ_MANAGEMENT_URL` | its management plugin, `http://USER:PASSWORD@HOST:PORT`; without it, port 15672 of the same host |
+//! | `HARBORHOOK_E2E_KUBECONFIG` | Kubernetes cluster: path of a kubeconfig whose current context may do everything |
+//! | `HARBORHOOK_E2E_IMAGE` | Harborhook's image in a cluster that is not on this machine; without it, one is built and loaded |
+//! | `HARBORHOOK_KUBECTL`, `HARBORHOOK_HELM` | the programs; without them, those that were built, then those on the PATH |
 //! | `HARBORHOOK_REQUIRE_SERVERS` | `1`: a machine that has no servers and cannot start any is an error, not a reason to skip |
 //!
-//! `testbed run COMMAND…` starts one pair for a whole test run and names it to the command in these variables. A test
-//! that kills servers takes a private one with [`postgres`] or [`rabbitmq`].
+//! `testbed run COMMAND…` starts one of each for a whole test run and names it to the command in these variables. A test
+//! that kills servers takes a private one with [`postgres`], [`rabbitmq`] or [`kubernetes`]; `testbed cluster` holds one
+//! for as long as somebody works with it.
 //!
-//! Private servers need Linux, root, and Debian's `mmdebstrap` once. Where that is missing every function here says so on
-//! the standard error stream and returns `None`; the test then returns early.
+//! Private servers need Linux, root, and Debian's `mmdebstrap` once; a cluster also Go and some of Debian's packages.
+//! Where something is missing every function here says so on the standard error stream and returns `None`; the test then
+//! returns early.
 
 mod cache;
 mod cluster;
@@ -30,6 +35,7 @@ mod sandbox;
 mod service;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use anyhow::Result;
@@ -138,6 +144,17 @@ pub async fn cluster() -> Result<Option<Arc<Cluster>>> {
     let cluster = cluster.map(Arc::new);
     *shared = cluster.as_ref().map(Arc::downgrade).unwrap_or_default();
     Ok(cluster)
+}
+
+/// Folder with the programs of a Go module in `e2e/cluster`, built once per machine; for what runs beside a cluster.
+/// `None` where a cluster cannot be had either.
+pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
+    let environment = Environment::read()?;
+    if let Some(missing) = missing::missing(&[cluster::GO]) {
+        return or_skip(Err(missing), &environment, "Kubernetes cluster", "leave out the tests that need one");
+    }
+    let module = module.to_owned();
+    tokio::task::spawn_blocking(move || cluster::prepare(&environment, &module)).await?.map(Some)
 }
 
 async fn root_or_skip(server: &str) -> Result<Option<Root>> {

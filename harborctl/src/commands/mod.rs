@@ -21,7 +21,8 @@ use crate::table;
 
 /// Runs the command that was asked for.
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
-    let client = || Client::new(&cli.server, &cli.tenant);
+    let token_file = cli.token_file.clone();
+    let client = || Client::new(&cli.server, &cli.tenant).map(|client| client.with_token_file(token_file));
     match cli.command {
         Command::Dev(arguments) => dev::run(arguments, output).await,
         Command::Event(command) => event::run(&client()?, command, output).await,

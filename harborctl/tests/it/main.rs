@@ -13,4 +13,5 @@ mod restart;
 mod stalled;
 mod support;
 mod tls;
+mod token;
 mod verify;

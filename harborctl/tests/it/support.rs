@@ -15,9 +15,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) fn harborctl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harborctl"));
     command.args(arguments);
-    for name in
-        ["HARBORHOOK_SERVER", "HARBORHOOK_TENANT", "HARBORHOOK_SECRET", "HARBORHOOK_LOG", "XDG_STATE_HOME", "CARGO"]
-    {
+    for name in [
+        "HARBORHOOK_SERVER",
+        "HARBORHOOK_TENANT",
+        "HARBORHOOK_TOKEN_FILE",
+        "HARBORHOOK_SECRET",
+        "HARBORHOOK_LOG",
+        "XDG_STATE_HOME",
+        "CARGO",
+    ] {
         command.env_remove(name);
     }
     command

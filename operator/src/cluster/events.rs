@@ -139,7 +139,7 @@ impl Shared {
             within(API_CALL_DEADLINE, api.create(&params, &event(telling, name, &self.instance))).await
         };
         let told = told.map(drop);
-        self.queue().ended(telling, told.as_ref().map(|()| ()).map_err(|failure| failure.class));
+        self.queue().ended(telling, told.as_ref().copied().map_err(|failure| failure.class));
         let result = match told {
             Ok(()) if telling.is_known => EventResult::Repeated,
             Ok(()) => EventResult::Told,

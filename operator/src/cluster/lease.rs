@@ -176,7 +176,9 @@ impl Elector {
     /// No call outlasts leading: whatever hangs, the end of it is told in time.
     fn deadline(&self) -> Duration {
         let now = self.now();
-        self.state.leads_until(now).map_or(self.call_deadline, |until| self.call_deadline.min(until - now))
+        self.state
+            .leads_until(now)
+            .map_or(self.call_deadline, |until| self.call_deadline.min(until.saturating_sub(now)))
     }
 
     async fn look(&mut self) {

@@ -111,6 +111,10 @@ pub enum Watched {
     Namespaces,
     /// Deployments of pools.
     Deployments,
+    /// Disruption budgets of pools.
+    DisruptionBudgets,
+    /// Services of pools.
+    Services,
     /// Secrets, where the permission is given.
     Secrets,
     /// The definitions of the kinds.
@@ -124,6 +128,8 @@ impl Watched {
             Self::Resources(kind) => kind.plural(),
             Self::Namespaces => "namespaces",
             Self::Deployments => "deployments",
+            Self::DisruptionBudgets => "poddisruptionbudgets",
+            Self::Services => "services",
             Self::Secrets => "secrets",
             Self::Definitions => "customresourcedefinitions",
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dispatcher_core::id::TenantId;
 use dispatcher_core::limits::{KUBERNETES_REQUEST_DEADLINE, NAMESPACE_LOOK_INTERVAL, WATCH_RETRY_PAUSE_MIN};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::ObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::Notify;
@@ -15,10 +15,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::metrics::Watched;
 use super::watch::{Arrived, WatchStates, config, follow};
-
-/// The resource, as permissions name it.
-const PLURAL: &str = "namespaces";
 
 /// The namespaces that are known.
 #[derive(Debug, Default)]
@@ -84,10 +82,10 @@ pub struct NamespaceWatch {
 impl NamespaceWatch {
     /// Watches all namespaces until it is told to stop: their metadata, nothing else.
     pub async fn run_for_all(self, shutdown: CancellationToken) {
-        let name = self.states.register(PLURAL, None);
-        let api = Api::<Namespace>::all(self.client.clone());
+        let name = self.states.register(Watched::Namespaces, None);
+        let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
         let follow = follow(
-            || watcher::metadata_watcher(api.clone(), config()),
+            || watcher::watcher(api.clone(), config()),
             |event| {
                 self.namespaces.take(event.map(|object| object.metadata));
                 self.changed.notify_one();
@@ -101,7 +99,7 @@ impl NamespaceWatch {
     /// Looks at these namespaces each minute until it is told to stop. To `get` each is all that it takes.
     pub async fn run_for(self, names: Vec<String>, shutdown: CancellationToken) {
         self.namespaces.known().unknown = Some(names.clone());
-        let states: Vec<_> = names.iter().map(|name| self.states.register(PLURAL, Some(name))).collect();
+        let states: Vec<_> = names.iter().map(|name| self.states.register(Watched::Namespaces, Some(name))).collect();
         let look = async {
             loop {
                 let mut all_known = true;

@@ -15,7 +15,7 @@ use dispatcher_core::redacted::Redacted;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
-use kube::core::ObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde::Deserialize;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use self::book::{Book, Place, Read};
+use super::metrics::{OperatorMetrics, SecretResult, Watched};
 use super::watch::{Arrived, WatchStates, config, follow};
 use crate::world::{SecretData, Secrets, named_secrets};
 
@@ -37,13 +38,14 @@ pub struct SecretReader {
     wanted: Notify,
     /// Notified when something is known that was not.
     changed: Arc<Notify>,
+    metrics: Arc<OperatorMetrics>,
 }
 
 impl SecretReader {
     /// Reads once it runs.
-    pub fn new(client: Client, changed: Arc<Notify>) -> Self {
+    pub fn new(client: Client, changed: Arc<Notify>, metrics: Arc<OperatorMetrics>) -> Self {
         let (book, wanted) = (Mutex::new(Book::default()), Notify::new());
-        Self { client, book, changes: AtomicU64::new(0), wanted, changed }
+        Self { client, book, changes: AtomicU64::new(0), wanted, changed, metrics }
     }
 
     /// Wants the Secrets that these endpoints name, and no others.
@@ -96,6 +98,12 @@ impl SecretReader {
             let next_due = if reads.len() < SECRET_READS_MAX { self.book().next_due() } else { None };
             tokio::select! {
                 Some((place, read)) = reads.next() => {
+                    self.metrics.secret_asked(match &read {
+                        Read::Present(_) => SecretResult::Present,
+                        Read::Missing => SecretResult::Absent,
+                        Read::Forbidden => SecretResult::Forbidden,
+                        Read::Failed => SecretResult::Failed,
+                    });
                     if self.book().record(&place, read, Instant::now()) {
                         self.changes.fetch_add(1, Ordering::Release);
                         self.changed.notify_one();
@@ -157,8 +165,8 @@ pub struct SecretWatch {
 impl SecretWatch {
     /// Watches until it is told to stop.
     pub async fn run(self, shutdown: CancellationToken) {
-        let name = self.states.register("secrets", self.namespace.as_deref());
-        let api: Api<Secret> = match &self.namespace {
+        let name = self.states.register(Watched::Secrets, self.namespace.as_deref());
+        let api: Api<PartialObjectMeta<Secret>> = match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
@@ -168,7 +176,7 @@ impl SecretWatch {
             }
         };
         let follow = follow(
-            || watcher::metadata_watcher(api.clone(), config()),
+            || watcher::watcher(api.clone(), config()),
             |event| match event.map(|object| object.metadata) {
                 Arrived::Put(metadata) | Arrived::Gone(metadata) => look_again(metadata),
                 Arrived::List(all) => all.into_iter().for_each(look_again),
@@ -196,10 +204,10 @@ mod tests {
         let keys = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         let text = r#"{"data": {"a": "eA==", "b": "not base64", "c": "eQ=="}}"#;
         let data = parse(text, &keys).unwrap();
-        assert_eq!(data.into_iter().map(|(key, value)| (key, value.expose().clone())).collect::<Vec<_>>(), [(
-            "a".to_owned(),
-            b"x".to_vec()
-        )]);
+        assert_eq!(
+            data.into_iter().map(|(key, value)| (key, value.expose().clone())).collect::<Vec<_>>(),
+            [("a".to_owned(), b"x".to_vec())]
+        );
         assert!(parse("{}", &keys).unwrap().is_empty());
         assert!(parse(r#"{"data": {"a": 7}}"#, &keys).is_none());
     }

@@ -101,7 +101,7 @@ impl StatusWriter {
             let wait = loop {
                 let next = shared.schedule().next(shared.now());
                 match next {
-                    Next::Write(status) => writes.push(write(&shared.client, status)),
+                    Next::Write(status) => writes.push(write(&shared.client, *status)),
                     Next::Wait(until) => break Some(shared.start + until),
                     Next::Idle => break None,
                 }
@@ -150,7 +150,7 @@ impl Shared {
 
     fn end(&self, Ended { status, result }: Ended, log: &mut FailureLog) {
         let key = Key::of(&status);
-        self.schedule().ended(&key, self.now(), result.as_ref().map(|()| ()).map_err(|failure| failure.class));
+        self.schedule().ended(&key, self.now(), result.as_ref().copied().map_err(|failure| failure.class));
         match result {
             Ok(()) => {
                 self.metrics.status_written(status.change);

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::object::Understood;
 pub use self::state::{WatchFailure, WatchState, WatchStates};
+use super::metrics;
 use crate::world::Malformed;
 
 /// A kind of resource that is watched.
@@ -164,7 +165,7 @@ impl<K: WatchedResource> Watch<K> {
     /// Watches until it is told to stop.
     pub async fn run(self, shutdown: CancellationToken) {
         let resource = kube::discovery::ApiResource::erase::<K>(&());
-        let name = self.states.register(K::KIND.plural(), self.namespace.as_deref());
+        let name = self.states.register(metrics::Watched::Resources(K::KIND), self.namespace.as_deref());
         let api: Api<DynamicObject> = match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),

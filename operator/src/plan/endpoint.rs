@@ -123,8 +123,8 @@ fn judge(
         if !known.problems.is_empty() {
             return Judged { row: None, problems: known.problems.clone(), retires_at_unix_ms: None };
         }
-        if let Some(retires_at_unix_ms) = known.is_settled(previous, version, *now_unix_ms) {
-            return Judged { row: None, problems: Vec::new(), retires_at_unix_ms };
+        if let Some(settled) = known.settled(previous, version, *now_unix_ms) {
+            return Judged { row: None, problems: Vec::new(), retires_at_unix_ms: settled.retires_at_unix_ms };
         }
     }
     let verdict = validate_endpoint(resource, world, context.address_policy)
@@ -152,7 +152,7 @@ fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &Worl
     let secret_name = generate::secret_name(name);
     let scheme = effective::signing_scheme(&resource.spec);
     let is_wanted = match world.secrets.get(namespace, &secret_name) {
-        None => true,
+        None | Some(SecretState::Unmade) => true,
         Some(SecretState::Forbidden | SecretState::Unread) => false,
         Some(SecretState::Present(data)) => {
             data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))

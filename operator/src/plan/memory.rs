@@ -40,21 +40,21 @@ pub(super) struct JudgedEndpoint {
 
 /// A row that needs no change while it stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settled {
+pub(super) struct Settled {
     /// The version that made it.
     version: TableVersion,
     /// When a signing key in it retires, in milliseconds since the Unix epoch.
-    retires_at_unix_ms: Option<u64>,
+    pub(super) retires_at_unix_ms: Option<u64>,
 }
 
 impl JudgedEndpoint {
-    /// Whether the published row, which this version made, is what the endpoint deserves; and when a key in it retires.
-    pub(super) fn is_settled(
+    /// The published row, which this version made, if it is what the endpoint deserves.
+    pub(super) fn settled(
         &mut self,
         published: Option<&EndpointRow>,
         version: TableVersion,
         now_unix_ms: u64,
-    ) -> Option<Option<u64>> {
+    ) -> Option<Settled> {
         let published = published?;
         if let Some((_, retires_at_unix_ms)) = self.deserved.as_deref().filter(|(row, _)| row == published) {
             self.settled = Some(Settled { version, retires_at_unix_ms: *retires_at_unix_ms });
@@ -62,7 +62,7 @@ impl JudgedEndpoint {
         }
         let settled = self.settled.filter(|settled| settled.version == version)?;
         let is_over = settled.retires_at_unix_ms.is_some_and(|at| at <= now_unix_ms);
-        (!is_over).then_some(settled.retires_at_unix_ms)
+        (!is_over).then_some(settled)
     }
 }
 

@@ -43,7 +43,7 @@ pub fn withhold(
     lately: usize,
     confirmed: Option<&str>,
 ) -> (TableChange, Option<Withheld>) {
-    let is_route = |key: &RowKey| !matches!(key, RowKey::Tenant(_));
+    let is_route = |key: &RowKey| matches!(key, RowKey::Endpoint(_) | RowKey::Subscription(_));
     let routes = change.drop.iter().filter(|key| is_route(key)).count();
     let of = published.iter().filter(|row| is_route(&row.key())).count();
     let (removed, total) = (routes + lately, of + lately);

@@ -30,6 +30,13 @@ pub(super) fn secret_value<'a>(
             let message = format!("the controller may not read Secret {name}: allow it to get this Secret");
             Err(Problem::new(Reason::SecretForbidden, format!("{field}.name"), message))
         }
+        Some(SecretState::Unmade) => {
+            let message = format!(
+                "the controller may not make Secret {name}: allow it to create Secrets in namespace {namespace}, or make \
+                 one and name it in spec.signing.secretKeyRef"
+            );
+            Err(Problem::new(Reason::SecretForbidden, field, message))
+        }
         Some(SecretState::Unread) => {
             Err(Problem::new(Reason::Pending, format!("{field}.name"), format!("Secret {name} is being read")))
         }

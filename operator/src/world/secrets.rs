@@ -16,6 +16,8 @@ pub enum SecretState {
     Present(SecretData),
     /// It may not be read.
     Forbidden,
+    /// It does not exist, was to be made, and may not be made.
+    Unmade,
     /// It was not read yet, so that nobody knows whether it exists. Whatever names it stays as it is.
     Unread,
 }

@@ -77,7 +77,7 @@ impl FileStore {
                     Resource::Endpoint(endpoint) => world.endpoints.push(Arc::new((**endpoint).clone())),
                     Resource::Replay(replay) => world.replays.push(Arc::new((**replay).clone())),
                     Resource::Subscription(subscription) => {
-                        world.subscriptions.push(Arc::new((**subscription).clone()))
+                        world.subscriptions.push(Arc::new((**subscription).clone()));
                     }
                     Resource::DispatcherPool(pool) => {
                         // It is there, and nobody delivers for it: a single process delivers for the default pool.

@@ -2,10 +2,13 @@
 //! be made to do: hang, fail, refuse.
 
 mod events;
+mod failures;
 mod lease;
 mod measure;
 mod pools;
+mod run;
 mod secret;
 mod server;
 mod status;
 mod support;
+mod token;

@@ -70,7 +70,7 @@ async fn a_worker_that_ends_after_any_step_repeats_nothing(stage: Stage) {
 async fn a_worker_that_ends_within_any_step_repeats_nothing(stage: Stage) {
     let deliveries = stage.dead_events(40, 1).await;
     let (mut now, mut started) = (Duration::ZERO, BTreeMap::new());
-    for polls in [1, 2, 3, 5, 8, 13, 21, 34].into_iter().cycle().take(400) {
+    for polls in [1, 2, 3, 5, 8, 13, 21, 34].into_iter().cycle().take(160) {
         let mut play = stage.play();
         play.order(&["eventTypes: ['order.**']\nperSecond: 30"]);
         now += Duration::from_millis(300);

@@ -45,7 +45,19 @@ pub const SECRET_RETRY_PAUSES: [Duration; 6] = [
 ];
 /// Secrets that are read at once.
 pub const SECRET_READS_MAX: usize = 16;
+/// Secrets with signing keys that are made at once.
+pub const SECRET_MAKES_MAX: usize = 8;
 /// Deadline of one read of a Secret.
 pub const SECRET_READ_DEADLINE: Duration = Duration::from_secs(5);
-/// How often the cluster's issuer of tokens is read.
-pub const ISSUER_LOOK_INTERVAL: Duration = Duration::from_mins(5);
+/// Connections of the operator to the database, unless it is told otherwise.
+pub const OPERATOR_LEDGER_CONNECTIONS_MAX: u32 = 6;
+/// Seconds after which everything is listed anew, unless it is told otherwise.
+pub const RESYNC_SECONDS_DEFAULT: u32 = 600;
+/// Fewest such seconds.
+pub const RESYNC_SECONDS_MIN: u32 = 10;
+/// Most such seconds.
+pub const RESYNC_SECONDS_MAX: u32 = 24 * 60 * 60;
+/// Most namespaces that are watched one by one.
+pub const WATCHED_NAMESPACES_MAX: usize = 100;
+/// How long a stop of the operator may take.
+pub const OPERATOR_STOP_DEADLINE: Duration = Duration::from_secs(15);

@@ -12,7 +12,7 @@ use crate::environment::Environment;
 
 /// Folder of the modules.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster");
-/// Each is a folder there. What it builds is told by its `go.mod` alone.
+/// What every cluster needs. Each is a folder there, and what it builds is told by its `go.mod` alone.
 const MODULES: &[&str] = &["kubernetes", "etcd", "tools"];
 /// What they are built with. It gets the version that a `go.mod` asks for by itself.
 pub(crate) const GO: (&str, &str) = ("go", "install Go 1.21 or newer from https://go.dev/dl");
@@ -26,8 +26,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// Builds what is not in the cache: all of it takes minutes. Blocks also while another process builds it.
     pub(crate) fn prepare(environment: &Environment) -> Result<Self> {
-        let cache = environment.cache_folder()?;
-        let folders = MODULES.iter().map(|module| prepare(cache, module)).collect::<Result<_>>()?;
+        let folders = MODULES.iter().map(|module| prepare(environment, module)).collect::<Result<_>>()?;
         Ok(Self { folders })
     }
 
@@ -49,8 +48,10 @@ impl Programs {
     }
 }
 
-fn prepare(cache: &Path, module: &str) -> Result<PathBuf> {
-    let folder = folder_of(cache, module)?;
+/// Folder with the programs of a module, which is a folder of `e2e/cluster`: built now when they are not in the cache.
+/// Blocks, for minutes; also while another process builds them.
+pub(crate) fn prepare(environment: &Environment, module: &str) -> Result<PathBuf> {
+    let folder = folder_of(environment.cache_folder()?, module)?;
     build_once(&folder, |partial| {
         announce(&format!("making {} once: the Go module {module}, which takes minutes", folder.display()));
         build(module, partial)

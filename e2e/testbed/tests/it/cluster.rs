@@ -182,6 +182,15 @@ async fn the_image_runs_under_the_strictest_rules_and_reaches_what_it_is_given()
     }
 }
 
+#[tokio::test]
+async fn the_programs_of_a_module_are_built_once() {
+    let Some(folder) = testbed::go_programs("etcd").await.unwrap() else { return };
+    assert!(folder.join("etcd").is_file());
+    assert_eq!(testbed::go_programs("etcd").await.unwrap(), Some(folder));
+    let error = testbed::go_programs("no-such-module").await.unwrap_err();
+    assert!(error.to_string().contains("no-such-module"), "{error}");
+}
+
 /// What a cluster has on this machine.
 struct Traces {
     folder: PathBuf,

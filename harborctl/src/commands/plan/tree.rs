@@ -147,7 +147,7 @@ impl<'a> Rows<'a> {
             match row {
                 Row::Endpoint(row) => drop(rows.endpoints.insert(row.id, row)),
                 Row::Subscription(row) => drop(rows.subscriptions.insert(row.id, row)),
-                Row::Tenant(_) => {}
+                Row::Tenant(_) | Row::Issuer(_) => {}
             }
         }
         for endpoint in &world.endpoints {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::PoolsConfig;
+use crate::cluster::metrics::Watched;
 use crate::cluster::watch::{Arrived, Store, Watch, WatchStates, WatchedResource, config as watch_config, follow};
 use crate::plan::pool::{POOL_LABEL, PoolWorld};
 
@@ -56,9 +57,9 @@ impl PoolSources {
         };
         tasks.spawn(watch.run(shutdown.clone()));
         if config.default.is_some() {
-            sources.follow("deployments", &sources.deployments, config, states, tasks, shutdown);
-            sources.follow("poddisruptionbudgets", &sources.disruption_budgets, config, states, tasks, shutdown);
-            sources.follow("services", &sources.services, config, states, tasks, shutdown);
+            sources.follow(Watched::Deployments, &sources.deployments, config, states, tasks, shutdown);
+            sources.follow(Watched::DisruptionBudgets, &sources.disruption_budgets, config, states, tasks, shutdown);
+            sources.follow(Watched::Services, &sources.services, config, states, tasks, shutdown);
         } else {
             // Nothing is made, so nothing is to be followed, and the permission may be missing.
             sources.deployments.take(Arrived::List(Vec::new()));
@@ -70,7 +71,7 @@ impl PoolSources {
 
     fn follow<K>(
         &self,
-        plural: &'static str,
+        watched: Watched,
         children: &Arc<Children<K>>,
         config: &PoolsConfig,
         states: &Arc<WatchStates>,
@@ -89,7 +90,7 @@ impl PoolSources {
         let (children, changed, states) = (Arc::clone(children), Arc::clone(&self.changed), Arc::clone(states));
         let (resync, shutdown, namespace) = (config.resync, shutdown.clone(), config.namespace.clone());
         tasks.spawn(async move {
-            let name = states.register(plural, Some(&namespace));
+            let name = states.register(watched, Some(&namespace));
             let take = |event| {
                 children.take(event);
                 changed.notify_one();

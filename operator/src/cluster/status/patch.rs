@@ -22,10 +22,9 @@ const TIMES: [&str; 2] = ["lastTransitionTime", "measuredTime"];
 pub(super) fn request(status: &ObjectStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
     let ObjectStatus { namespace, name, body, .. } = status;
     let plural = body.kind().plural();
-    let path =
-        format!("/apis/{API_VERSION}/namespaces/{namespace}/{plural}/{name}/status?fieldManager={FIELD_MANAGER}");
+    let uri = format!("/apis/{API_VERSION}/namespaces/{namespace}/{plural}/{name}/status?fieldManager={FIELD_MANAGER}");
     let patch = json!([{"op": "add", "path": "/status", "value": body}]);
-    http::Request::patch(path)
+    http::Request::patch(uri)
         .header(ACCEPT, METADATA_ONLY)
         .header(CONTENT_TYPE, "application/json-patch+json")
         .body(serde_json::to_vec(&patch).map_err(kube::Error::SerdeError)?)

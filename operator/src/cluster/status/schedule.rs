@@ -39,7 +39,7 @@ impl Key {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Next {
     /// Write this status, and tell [`Schedule::ended`].
-    Write(ObjectStatus),
+    Write(Box<ObjectStatus>),
     /// Nothing before this time, unless a status comes.
     Wait(Duration),
     /// Nothing until a status comes, or a write ends.
@@ -258,7 +258,7 @@ impl Schedule {
         let Some(waiting) = self.take(&key) else { return Next::Idle };
         let Waiting { status, digest, since, retry, .. } = waiting;
         self.in_flight.insert(key, Flight { status: status.clone(), digest, since, failures: retry.failures });
-        Next::Write(status)
+        Next::Write(Box::new(status))
     }
 
     fn postpone(&mut self, place: Place, until: Duration) {

@@ -1,9 +1,12 @@
 //! How watches do: told once for each change, and shown where readiness is asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::watcher;
+
+use super::super::failure::FailureClass;
+use super::super::metrics::{OperatorMetrics, Watched};
 
 /// Why a watch does not work. Its label is one of few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,10 +32,18 @@ impl WatchFailure {
         }
     }
 
+    fn class(self) -> FailureClass {
+        match self {
+            Self::Missing => FailureClass::NotFound,
+            Self::Forbidden => FailureClass::Forbidden,
+            Self::Expired | Self::Unavailable => FailureClass::Unavailable,
+        }
+    }
+
     fn of(error: &watcher::Error) -> Self {
         let status = match error {
-            watcher::Error::WatchError(status) => Some(status),
-            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            watcher::Error::WatchError(status)
+            | watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
             _ => None,
@@ -58,34 +69,37 @@ pub enum WatchState {
 }
 
 /// How all watches of the process do.
-#[derive(Debug, Default)]
-pub struct WatchStates(Mutex<BTreeMap<String, State>>);
+#[derive(Debug)]
+pub struct WatchStates {
+    states: Mutex<BTreeMap<String, State>>,
+    metrics: Arc<OperatorMetrics>,
+}
 
 #[derive(Debug)]
 struct State {
-    state: WatchState,
-    plural: &'static str,
+    now: WatchState,
+    watched: Watched,
     namespace: Option<String>,
-    failures: u64,
 }
 
 impl WatchStates {
+    /// No watch yet.
+    pub fn new(metrics: Arc<OperatorMetrics>) -> Self {
+        Self { states: Mutex::default(), metrics }
+    }
+
     /// Adds a watch; answers its name.
-    pub(in crate::cluster) fn register(&self, plural: &'static str, namespace: Option<&str>) -> String {
+    pub(in crate::cluster) fn register(&self, watched: Watched, namespace: Option<&str>) -> String {
+        let plural = watched.as_str();
         let name = namespace.map_or_else(|| plural.to_owned(), |namespace| format!("{plural} in {namespace}"));
         let namespace = namespace.map(ToOwned::to_owned);
-        self.states().insert(name.clone(), State { state: WatchState::Starting, plural, namespace, failures: 0 });
+        self.states().insert(name.clone(), State { now: WatchState::Starting, watched, namespace });
         name
     }
 
     /// How the watches do, by name.
     pub fn all(&self) -> BTreeMap<String, WatchState> {
-        self.states().iter().map(|(name, state)| (name.clone(), state.state.clone())).collect()
-    }
-
-    /// Failures of all watches since the start of the process.
-    pub fn failures(&self) -> u64 {
-        self.states().values().map(|state| state.failures).sum()
+        self.states().iter().map(|(name, state)| (name.clone(), state.now.clone())).collect()
     }
 
     /// What keeps the process from being ready, in sentences that say what to do.
@@ -108,8 +122,8 @@ impl WatchStates {
     }
 
     fn fails(&self, name: &str, failure: WatchFailure, error: &str) {
-        if let Some(state) = self.states().get_mut(name) {
-            state.failures += 1;
+        if let Some(state) = self.states().get(name) {
+            self.metrics.watch_restarted(state.watched, failure.class());
         }
         // To list anew is the cure of what is expired, and nothing to worry about.
         if failure == WatchFailure::Expired {
@@ -124,23 +138,24 @@ impl WatchStates {
     fn set(&self, name: &str, new: WatchState) -> bool {
         let mut states = self.states();
         let Some(state) = states.get_mut(name) else { return false };
-        let is_news = state.state != new;
-        state.state = new;
+        let is_news = state.now != new;
+        state.now = new;
         is_news
     }
 
     fn states(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, State>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn complaint(name: &str, state: &State) -> Option<String> {
-    let State { state, plural, namespace, .. } = state;
+    let State { now, watched, namespace } = state;
+    let plural = watched.as_str();
     let group = crds::GROUP;
-    match state {
+    match now {
         WatchState::Works => None,
         WatchState::Starting => Some(format!("{name}: not listed yet")),
-        WatchState::Fails(WatchFailure::Forbidden) if *plural == "namespaces" => {
+        WatchState::Fails(WatchFailure::Forbidden) if *watched == Watched::Namespaces => {
             let what = namespace.as_ref().map_or_else(
                 || "a ClusterRole grant list and watch on namespaces".to_owned(),
                 |namespace| format!("a Role in namespace {namespace} grant get on namespaces"),
@@ -176,8 +191,8 @@ mod tests {
 
     #[test]
     fn every_failure_says_what_to_do_until_the_watch_works() {
-        let states = WatchStates::default();
-        let name = states.register("hookendpoints", Some("shop"));
+        let states = WatchStates::new(Arc::new(OperatorMetrics::new()));
+        let name = states.register(Watched::Resources(crds::Kind::Endpoint), Some("shop"));
         assert!(states.complaints()[0].contains("not listed yet"));
         for (code, what) in [
             (404, "hookendpoints.harborhook.dev is missing or does not serve v1alpha1"),
@@ -191,6 +206,5 @@ mod tests {
         assert!(states.complaints().is_empty());
         states.failed(&name, &error(410));
         assert!(states.complaints().is_empty(), "to list anew is no failure");
-        assert_eq!(states.failures(), 4);
     }
 }

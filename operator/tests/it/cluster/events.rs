@@ -59,10 +59,10 @@ async fn a_real_api_server_shows_an_event_with_its_object_and_counts_it_when_it_
     let writer = EventWriter::new(cluster.client.clone(), "pod-a".to_owned(), metrics.clone());
     let stop = CancellationToken::new();
     let task = tokio::spawn(writer.clone().run(stop.clone()));
-    let tell = || writer.tell(vec![event(&cluster.namespace, &uid, "spec.url: no such Secret")]);
+    let tell = || writer.tell(vec![event(cluster.namespace(), &uid, "spec.url: no such Secret")]);
 
     // What `kubectl describe` asks for: the old API, by the object's UID.
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), cluster.namespace());
     let of_object = ListParams::default().fields(&format!("involvedObject.uid={uid},involvedObject.kind=Endpoint"));
     let list = || async { events.list(&of_object).await.unwrap().items };
     tell();
@@ -80,7 +80,13 @@ async fn a_real_api_server_shows_an_event_with_its_object_and_counts_it_when_it_
     })
     .await;
     assert_eq!(list().await.len(), 1);
+    let described = cluster.kubectl().run(["describe", "hep", "e"]).await.unwrap();
+    let line = described.lines().find(|line| line.contains("SecretNotFound")).unwrap_or(&described);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // Warning  SecretNotFound  0s (x3 over 2s)  harborhook.dev/operator, pod-a  spec.url: no such Secret
+    assert_eq!(words[..2], ["Warning", "SecretNotFound"], "{described}");
+    assert!(line.contains("(x3 over ") && line.contains("harborhook.dev/operator"), "{line}");
+    assert!(line.ends_with("spec.url: no such Secret"), "{line}");
     stop.cancel();
     task.await.unwrap();
-    cluster.remove().await;
 }

@@ -124,11 +124,10 @@ async fn two_electors_take_turns() {
 #[tokio::test]
 async fn two_electors_take_turns_on_a_real_api_server() {
     let Some(cluster) = Cluster::connect("lease").await else { return };
-    take_turns(&cluster.client, &cluster.namespace).await;
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    take_turns(&cluster.client, cluster.namespace()).await;
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), cluster.namespace());
     let spec = leases.get("harborhook-operator").await.unwrap().spec.unwrap();
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some(""), Some(4)));
-    cluster.remove().await;
 }
 
 async fn take_turns(client: &kube::Client, namespace: &str) {

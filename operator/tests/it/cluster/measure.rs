@@ -32,7 +32,7 @@ async fn ways_to_write_a_status() {
     for round in 0..ROUNDS {
         for (index, (way, content_type, query)) in WAYS.into_iter().enumerate() {
             let success = format!("{round}%");
-            let status = status(&cluster.namespace, &way.replace(' ', "-"), Reason::Programmed, Some(&success));
+            let status = status(cluster.namespace(), &way.replace(' ', "-"), Reason::Programmed, Some(&success));
             let started = Instant::now();
             send(&cluster.client, &status, content_type, query).await;
             times[index].push(started.elapsed());
@@ -41,7 +41,7 @@ async fn ways_to_write_a_status() {
     for (index, (way, content_type, query)) in WAYS.into_iter().enumerate() {
         let name = way.replace(' ', "-");
         let before = cluster.read_endpoint(&name).await;
-        let status = status(&cluster.namespace, &name, Reason::Programmed, Some(&format!("{}%", ROUNDS - 1)));
+        let status = status(cluster.namespace(), &name, Reason::Programmed, Some(&format!("{}%", ROUNDS - 1)));
         send(&cluster.client, &status, content_type, query).await;
         let after = cluster.read_endpoint(&name).await;
         times[index].sort();
@@ -54,7 +54,6 @@ async fn ways_to_write_a_status() {
             if is_free { "free" } else { "written" },
         ));
     }
-    cluster.remove().await;
 }
 
 async fn send(client: &kube::Client, status: &ObjectStatus, content_type: &str, query: &str) {

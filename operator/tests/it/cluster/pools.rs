@@ -15,6 +15,7 @@ use operator::cluster::lease::Leadership;
 use operator::cluster::metrics::OperatorMetrics;
 use operator::cluster::pools::{PoolWriters, Pools, PoolsConfig};
 use operator::cluster::status::StatusWriter;
+use operator::cluster::watch::WatchStates;
 use operator::plan::pool::{DefaultPool, PoolSettings, pool_objects};
 use operator::plan::scale::ScalePolicy;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ impl Running {
         let settings = PoolSettings { mode: ScalingMode::External, policy };
         let config = PoolsConfig {
             client: cluster.client.clone(),
-            namespace: cluster.namespace.clone(),
+            namespace: cluster.namespace().to_owned(),
             default: Some(DefaultPool { deployment: DEFAULT.to_owned(), settings }),
             resync: Duration::from_mins(10),
             changed: Arc::new(Notify::new()),
@@ -60,7 +61,7 @@ impl Running {
         let (leader, leadership) = watch::channel(Leadership::Leader { epoch: 1 });
         let statuses = StatusWriter::new(cluster.client.clone(), Arc::clone(&metrics));
         let mut tasks = JoinSet::new();
-        let pools = Pools::start(config, &Arc::default(), &mut tasks, &shutdown);
+        let pools = Pools::start(config, &Arc::new(WatchStates::new(Arc::clone(&metrics))), &mut tasks, &shutdown);
         let declared = pools.declared();
         tasks.spawn(statuses.clone().run(shutdown.clone()));
         tasks.spawn(pools.run(PoolWriters { ledger, leadership, statuses, metrics }, shutdown));
@@ -151,7 +152,6 @@ async fn a_real_cluster_gets_what_a_pool_asks_for_and_loses_it_with_the_pool() {
     })
     .await;
     assert!(running.replicas(DEFAULT).await.is_some(), "the default pool is not ours to remove");
-    running.cluster.remove().await;
 }
 
 #[tokio::test]
@@ -182,7 +182,6 @@ async fn a_real_cluster_sees_no_change_when_the_same_is_applied_again() {
     let requests =
         serde_json::to_value(&present).unwrap()["spec"]["template"]["spec"]["containers"][0]["resources"].clone();
     assert_eq!(requests, json!({"requests": {"cpu": "1"}}), "the server writes the quantity in its own way");
-    cluster.remove().await;
 }
 
 #[tokio::test]
@@ -213,5 +212,4 @@ async fn a_real_cluster_keeps_what_is_not_ours() {
         running.await_reason(later, "ResolvedRefs", "Resolved").await;
     }
     assert_eq!(running.replicas("r-dispatcher-scaled").await, Some(7));
-    running.cluster.remove().await;
 }

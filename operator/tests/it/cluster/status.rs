@@ -168,7 +168,7 @@ async fn a_real_api_server_takes_a_status_as_a_whole_whoever_wrote_before() {
     let before = cluster.endpoint("e").await;
     assert_eq!(before["status"]["observedGeneration"], -1);
     let writing = Writing::start(cluster.client.clone());
-    let write = |reason, success| writing.writer.want(vec![status(&cluster.namespace, "e", reason, success)]);
+    let write = |reason, success| writing.writer.want(vec![status(cluster.namespace(), "e", reason, success)]);
     write(Reason::Programmed, Some("100%"));
     writing.written(1).await;
     let written = cluster.read_endpoint("e").await;
@@ -199,14 +199,13 @@ async fn a_real_api_server_takes_a_status_as_a_whole_whoever_wrote_before() {
     assert!(managers.iter().any(|one| one["manager"] == "harborhook" && one["subresource"] == "status"));
 
     // What the schema refuses is refused as invalid, and the object stays as it was.
-    let mut wrong = status(&cluster.namespace, "e", Reason::Programmed, None);
+    let mut wrong = status(cluster.namespace(), "e", Reason::Programmed, None);
     if let StatusBody::Endpoint(body) = &mut wrong.body {
         body.host = Some("h".repeat(crds::limits::HOST_LENGTH_MAX + 1));
     }
-    writing.writer.want(vec![wrong, status(&cluster.namespace, "absent", Reason::Programmed, None)]);
+    writing.writer.want(vec![wrong, status(cluster.namespace(), "absent", Reason::Programmed, None)]);
     eventually("both are refused", || async { writing.failed("invalid") == 1 && writing.failed("not_found") == 1 })
         .await;
     assert_eq!(cluster.read_endpoint("e").await, written);
     writing.stop().await;
-    cluster.remove().await;
 }

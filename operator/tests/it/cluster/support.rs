@@ -1,44 +1,39 @@
 //! The real API server, if there is one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::Kind;
 use crds::definition::definition;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
+use testbed::{Kubectl, TestNamespace};
 
 /// Patience of tests: far beyond what anything takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Names the file with access to a cluster whose definitions may be replaced.
-const KUBECONFIG: &str = "HARBORHOOK_E2E_KUBECONFIG";
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A namespace of a real cluster, for one test.
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
-    pub(crate) namespace: String,
+    /// How it is reached.
+    pub(crate) config: kube::Config,
+    namespace: TestNamespace,
+    _cluster: Arc<testbed::Cluster>,
 }
 
 impl Cluster {
-    /// `None`, and a printed line, if there is no cluster.
+    /// `None`, after a printed line, if there is no cluster.
     pub(crate) async fn connect(test: &str) -> Option<Self> {
-        let Some(file) = kubeconfig() else {
-            say(&format!("{test}: not run, since {KUBECONFIG} names no kubeconfig"));
-            return None;
-        };
-        let kubeconfig = Kubeconfig::read_from(file).unwrap();
+        let cluster = testbed::cluster().await.unwrap()?;
+        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-        let client = kube::Client::try_from(config).unwrap();
-        let namespace = format!("operator-{test}-{:08x}", rand::random::<u32>());
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        let object = json!({"metadata": {"name": namespace}});
-        namespaces.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-        Some(Self { client, namespace })
+        let client = kube::Client::try_from(config.clone()).unwrap();
+        let namespace = cluster.kubectl().namespace(&format!("operator-{test}")).await.unwrap();
+        Some(Self { client, config, namespace, _cluster: cluster })
     }
 
     /// The same, with our kinds installed.
@@ -51,11 +46,19 @@ impl Cluster {
             let params = PatchParams::apply("harborhook-test").force();
             definitions.patch(&name, &params, &Patch::Apply(&definition)).await.unwrap();
             eventually("the definition is served", || async {
-                cluster.objects(kind).list(&kube::api::ListParams::default().limit(1)).await.is_ok()
+                cluster.objects(kind).list(&ListParams::default().limit(1)).await.is_ok()
             })
             .await;
         }
         Some(cluster)
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.name()
+    }
+
+    pub(crate) fn kubectl(&self) -> &Kubectl {
+        self.namespace.kubectl()
     }
 
     /// Objects of a kind of Kubernetes' own in the namespace.
@@ -64,7 +67,7 @@ impl Cluster {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), self.namespace())
     }
 
     pub(crate) fn objects(&self, kind: Kind) -> Api<DynamicObject> {
@@ -75,7 +78,7 @@ impl Cluster {
             kind: kind.as_str().to_owned(),
             plural: kind.plural().to_owned(),
         };
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        Api::namespaced_with(self.client.clone(), self.namespace(), &resource)
     }
 
     /// Makes the endpoint of this name; answers it as the server has it.
@@ -92,11 +95,6 @@ impl Cluster {
     pub(crate) async fn read_endpoint(&self, name: &str) -> Value {
         serde_json::to_value(self.objects(Kind::Endpoint).get(name).await.unwrap()).unwrap()
     }
-
-    pub(crate) async fn remove(self) {
-        let namespaces: Api<Namespace> = Api::all(self.client);
-        drop(namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap());
-    }
 }
 
 /// Waits for something, asking again and again.
@@ -109,12 +107,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: 
     assert!(waited.await.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "where tests are configured")]
-fn kubeconfig() -> Option<String> {
-    std::env::var(KUBECONFIG).ok().filter(|file| !file.is_empty())
-}
-
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+#[expect(clippy::print_stderr, reason = "what was measured is told")]
 pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }

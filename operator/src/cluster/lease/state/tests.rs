@@ -86,8 +86,8 @@ fn a_holder_that_asks_for_longer_is_waited_for_within_reason() {
         let asked = Record { duration: Duration::from_secs(asked_seconds), ..record(Some("a"), 1) };
         state.looked(at(0), present("1", asked.clone()), 0.0);
         let last_moment = Duration::from_secs(waited_seconds);
-        state.looked(last_moment - at(1), present("1", asked.clone()), 0.0);
-        assert_eq!(state.next(last_moment - at(1)), Step::Wait(last_moment));
+        state.looked(last_moment.saturating_sub(at(1)), present("1", asked.clone()), 0.0);
+        assert_eq!(state.next(last_moment.saturating_sub(at(1))), Step::Wait(last_moment));
         state.looked(last_moment, present("1", asked), 0.0);
         assert!(matches!(state.next(last_moment), Step::Write(_)), "{asked_seconds}");
     }

@@ -25,7 +25,7 @@ fn at(milliseconds: u64) -> Duration {
 /// What is to be written now, which must be something.
 fn take(schedule: &mut Schedule, now: Duration) -> ObjectStatus {
     match schedule.next(now) {
-        Next::Write(status) => status,
+        Next::Write(status) => *status,
         other => panic!("a write and not {other:?}"),
     }
 }

@@ -186,7 +186,7 @@ impl World {
             }
         }
         let state = &self.electors[elector].state;
-        let deadline = state.leads_until(started).map_or(Duration::MAX, |until| until - started);
+        let deadline = state.leads_until(started).map_or(Duration::MAX, |until| until.saturating_sub(started));
         let deadline_ms = self.until(elector, started + deadline.min(Duration::from_millis(CALL_DEADLINE_MS)));
         self.after(deadline_ms, Happening::Answer { request });
     }

@@ -1,0 +1,104 @@
+//! The parts of the operator: wired, started, and stopped in the order that keeps two leaders from acting at once.
+
+use std::sync::Arc;
+
+use dispatcher::ledger::Ledger;
+use dispatcher_core::address::AddressPolicy;
+use dispatcher_core::seal::SealingKey;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::confirmation::Confirmation;
+use super::control::Control;
+use super::events::EventWriter;
+use super::issuer::{IssuerSettings, IssuerWatch};
+use super::lease::{Elector, LeaseConfig};
+use super::metrics::OperatorMetrics;
+use super::readiness::Readiness;
+use super::run::{Run, RunConfig};
+use super::sources::{Sources, SourcesConfig};
+use super::status::StatusWriter;
+
+/// Everything that an operator is made of.
+pub struct Assembly {
+    /// What is watched, and where.
+    pub sources: SourcesConfig,
+    /// The ledger, whose schema is up to date.
+    pub ledger: Arc<dyn Ledger>,
+    /// Seals the secrets of the routing table.
+    pub sealing_key: Arc<SealingKey>,
+    /// Where deliveries may go: the same as the dispatchers'.
+    pub address_policy: AddressPolicy,
+    /// How the leader is elected.
+    pub lease: LeaseConfig,
+    /// What the tokens of the cluster's ServiceAccounts are accepted for.
+    pub issuer: IssuerSettings,
+    /// Where the parts tell how they do.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<OperatorMetrics>,
+}
+
+/// An operator that runs.
+pub struct Running {
+    tasks: JoinSet<()>,
+    /// Cancelled for those who act: they end before the Lease is given back.
+    acting: CancellationToken,
+    acted: TaskTracker,
+    electing: CancellationToken,
+}
+
+impl Assembly {
+    /// Starts all parts.
+    pub fn start(self) -> Running {
+        let Self { sources, ledger, sealing_key, address_policy, lease, issuer, readiness, metrics } = self;
+        let (acting, electing, acted) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (client, mut tasks) = (sources.client.clone(), JoinSet::new());
+        let sources = Sources::start(&sources, Arc::clone(&metrics), &mut tasks, &acting);
+        readiness.watch(Arc::clone(sources.states()));
+        let (elector, leadership) = Elector::new(client.clone(), lease.clone());
+        let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
+        let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
+        let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone());
+        let run = Run::new(RunConfig {
+            sources,
+            control: Control::new(ledger, sealing_key, address_policy, Arc::clone(&metrics)),
+            leadership,
+            issuers,
+            epoch_floor: elector.epoch_floor(),
+            statuses: statuses.clone(),
+            confirmation: Confirmation {
+                client: client.clone(),
+                namespace: lease.namespace,
+                lease: lease.name,
+                identity: lease.identity,
+            },
+            client,
+            readiness,
+            metrics,
+        });
+        tasks.spawn(acted.track_future(run.run(acting.clone())));
+        tasks.spawn(acted.track_future(statuses.run(acting.clone())));
+        tasks.spawn(acted.track_future(events.run(acting.clone())));
+        tasks.spawn(issuer.run(acting.clone()));
+        tasks.spawn(elector.run(electing.clone()));
+        Running { tasks, acting, acted, electing }
+    }
+}
+
+impl Running {
+    /// Waits for a part that ends by itself, which is a defect.
+    pub async fn ended(&mut self) -> Option<Result<(), JoinError>> {
+        self.tasks.join_next().await
+    }
+
+    /// Ends those who act as leader, then gives the Lease back.
+    pub async fn stop(&mut self) {
+        self.acting.cancel();
+        self.acted.close();
+        self.acted.wait().await;
+        self.electing.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

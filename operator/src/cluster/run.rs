@@ -1,0 +1,228 @@
+//! The main loop: whatever changes is planned, at once if it is the first change in a while, together with what follows if
+//! it is one of many. Only the leader writes; the others keep everything at hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::Kind;
+use dispatcher::ledger::LedgerError;
+use dispatcher_core::limits::{
+    CONFIRMATION_LOOK_INTERVAL, LEDGER_LOOK_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, PLAN_INTERVAL_MIN,
+};
+use dispatcher_core::table::IssuerRow;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::confirmation::Confirmation;
+use super::control::{Control, Look};
+use super::generating::Generating;
+use super::lease::{EpochFloor, Leadership};
+use super::metrics::OperatorMetrics;
+use super::readiness::Readiness;
+use super::sources::Sources;
+use super::status::StatusWriter;
+use crate::plan::removal::Withheld;
+use crate::world::World;
+
+/// What the loop works with.
+pub struct RunConfig {
+    /// What is there.
+    pub sources: Sources,
+    /// Plans and publishes.
+    pub control: Control,
+    /// Whether this process leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Whose tokens are to be accepted.
+    pub issuers: watch::Receiver<Option<Vec<IssuerRow>>>,
+    /// Where to say which epochs others have used.
+    pub epoch_floor: EpochFloor,
+    /// Where statuses go.
+    pub statuses: StatusWriter,
+    /// Where removals are confirmed.
+    pub confirmation: Confirmation,
+    /// The API server, for Secrets that are made.
+    pub client: Client,
+    /// Where the loop tells how it does.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<OperatorMetrics>,
+}
+
+/// The main loop.
+pub struct Run {
+    config: RunConfig,
+    world: World,
+    generating: Generating,
+    /// Whether Secrets that may not be made are marked in the world.
+    has_marks: bool,
+    withheld: Option<Withheld>,
+    confirmed: Option<String>,
+    confirmation_due: Instant,
+    retry_pause: Duration,
+}
+
+impl Run {
+    /// Begins with nothing.
+    pub fn new(config: RunConfig) -> Self {
+        let generating = Generating::new(config.client.clone());
+        // Of pools, only those are there that somebody declares.
+        let mut world = World::default();
+        world.set_dispatchers([], &[]);
+        Self {
+            config,
+            world,
+            generating,
+            has_marks: false,
+            withheld: None,
+            confirmed: None,
+            confirmation_due: Instant::now(),
+            retry_pause: LEDGER_RETRY_PAUSE_MIN,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut next_look: Option<Instant> = None;
+        let mut last_look: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.config.sources.changed() => {}
+                changed = self.config.leadership.changed() => {
+                    // Without an elector nobody leads.
+                    if changed.is_err() { return; }
+                }
+                Ok(()) = self.config.issuers.changed() => {}
+                (namespace, name) = self.generating.ended() => {
+                    self.config.sources.secrets().look_again(&namespace, &name);
+                    continue;
+                }
+                () = until(next_look) => {}
+            }
+            if let Some(last) = last_look {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = sleep_until(last + PLAN_INTERVAL_MIN) => {}
+                }
+            }
+            last_look = Some(Instant::now());
+            let looking = self.step();
+            let pause = tokio::select! {
+                () = shutdown.cancelled() => return,
+                pause = looking => pause,
+            };
+            next_look = pause.map(|pause| Instant::now() + pause);
+        }
+    }
+
+    /// Looks once. Answers when to look again although nothing changes.
+    async fn step(&mut self) -> Option<Duration> {
+        self.config.sources.gather(&mut self.world);
+        self.world.issuers.clone_from(&self.config.issuers.borrow_and_update());
+        let leadership = *self.config.leadership.borrow_and_update();
+        self.config.metrics.set_leadership(leadership);
+        self.config.readiness.set_leader(leadership != Leadership::Follower);
+        let is_synced = self.config.sources.is_synced();
+        self.config.readiness.set_synced(is_synced);
+        let Leadership::Leader { epoch } = leadership else {
+            self.config.control.step_down();
+            self.config.statuses.clear();
+            self.withheld = None;
+            // Whoever follows does without the ledger.
+            self.config.readiness.set_ledger(None);
+            return None;
+        };
+        if !is_synced {
+            return Some(PLAN_INTERVAL_MIN * 10);
+        }
+        self.mark_secrets();
+        self.read_confirmation().await;
+        match self.config.control.look(&mut self.world, epoch, self.confirmed.as_deref()).await {
+            Ok(look) => Some(self.carry_out(look, leadership).await),
+            Err(error) => Some(self.failed(&error)),
+        }
+    }
+
+    /// Hands on what is to be written.
+    async fn carry_out(&mut self, look: Look, leadership: Leadership) -> Duration {
+        self.retry_pause = LEDGER_RETRY_PAUSE_MIN;
+        if self.config.readiness.set_ledger(None) {
+            tracing::info!("the ledger works");
+        }
+        self.config.readiness.set_table_version(look.table_version.0);
+        if look.changed_rows > 0 {
+            tracing::debug!(
+                rows = look.changed_rows,
+                version = look.table_version.0,
+                "the routing table was published"
+            );
+        }
+        let withheld = look.withheld;
+        let is_news = self
+            .config
+            .readiness
+            .set_removal(withheld.as_ref().map(|withheld| self.config.confirmation.message(withheld)));
+        if let Some(withheld) = withheld.as_ref().filter(|_| is_news) {
+            tracing::warn!(routes = withheld.routes, "{}", self.config.confirmation.message(withheld));
+            if let Err(error) = self.config.confirmation.tell(withheld).await {
+                tracing::debug!(%error, "no Event tells of the removal that waits");
+            }
+        }
+        self.withheld = withheld;
+        // Another one may lead by now.
+        if *self.config.leadership.borrow() == leadership {
+            self.config.statuses.want_all(&Kind::ALL, look.statuses);
+            self.generating.want(look.generate_secrets, Instant::now());
+        }
+        look.next_look_in.map_or(LEDGER_LOOK_INTERVAL, |pause| pause.clamp(PLAN_INTERVAL_MIN, LEDGER_LOOK_INTERVAL))
+    }
+
+    fn failed(&mut self, error: &LedgerError) -> Duration {
+        self.config.control.step_down();
+        if let LedgerError::Superseded { present, .. } = error {
+            tracing::warn!(%error, "another leader has written the routing table; nothing is written until this one leads again");
+            self.config.statuses.clear();
+            self.config.epoch_floor.raise(*present);
+            return LEDGER_LOOK_INTERVAL;
+        }
+        if self.config.readiness.set_ledger(Some(error.to_string())) {
+            tracing::warn!(%error, "the ledger cannot be used; nothing changes until it can");
+        }
+        self.retry_pause = (self.retry_pause * 2).min(LEDGER_RETRY_PAUSE_MAX);
+        self.retry_pause
+    }
+
+    /// Reads, while a removal waits, whether somebody has confirmed it.
+    async fn read_confirmation(&mut self) {
+        if self.withheld.is_none() {
+            self.confirmed = None;
+            return;
+        }
+        if Instant::now() < self.confirmation_due {
+            return;
+        }
+        self.confirmation_due = Instant::now() + CONFIRMATION_LOOK_INTERVAL;
+        match self.config.confirmation.read().await {
+            Ok(confirmed) => self.confirmed = confirmed,
+            Err(error) => tracing::debug!(%error, "whether the removal is confirmed cannot be read"),
+        }
+    }
+
+    fn mark_secrets(&mut self) {
+        let is_forbidden = self.generating.is_forbidden();
+        if is_forbidden || self.has_marks {
+            self.world.secrets = self.config.sources.secrets().secrets();
+            self.generating.mark(&mut self.world.secrets);
+            self.has_marks = is_forbidden;
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

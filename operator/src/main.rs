@@ -1,0 +1,7 @@
+//! The control plane's one program. See `docs/operator.md`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    operator::program::main()
+}
