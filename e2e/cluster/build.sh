@@ -17,7 +17,7 @@ for module in "$@"; do
         linked+=" -X $variables.gitVersion=v$version -X $variables.gitMajor=$major -X $variables.gitMinor=$minor"
     fi
     mkdir -p "$folder/$module"
-    CGO_ENABLED=0 nice go build -mod=readonly -trimpath -ldflags "$linked" -o "$folder/$module/" "${packages[@]}"
+    CGO_ENABLED=0 nice go build -mod=readonly -buildvcs=false -trimpath -ldflags "$linked" -o "$folder/$module/" "${packages[@]}"
     if [ "$module" = kubernetes ]; then
         for program in kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
             ln -sf kubernetes "$folder/$module/$program"

@@ -23,6 +23,12 @@
     {{- if include "harborhook.watchSecrets" . }}
     - {name: HARBORHOOK_WATCH_SECRETS, value: "true"}
     {{- end }}
+    {{- with .Values.access.serviceAccountScopes }}
+    - {name: HARBORHOOK_SERVICE_ACCOUNT_SCOPES, value: {{ join "," . | quote }}}
+    {{- end }}
+    {{- with .Values.access.serviceAccountGrants }}
+    - {name: HARBORHOOK_SERVICE_ACCOUNT_GRANT, value: {{ join "," . | quote }}}
+    {{- end }}
     {{- with .Values.operator.resyncSeconds }}
     - {name: HARBORHOOK_RESYNC_SECONDS, value: {{ . | quote }}}
     {{- end }}

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::api::harness::{Options, World, eventually};
-use broken_ledger::BrokenLedger;
+use broken_ledger::{REFUSED_TYPE, broken_ledger};
 
 const PUBLISH: &str = "/v1/tenants/shop/events:publish";
 const CLOUDEVENTS: &str = "/v1/tenants/shop/events";
@@ -222,7 +222,7 @@ async fn a_backlog_refuses_with_a_time_to_come_back() {
 
 #[tokio::test]
 async fn an_answer_of_202_follows_the_commit_and_only_the_commit() {
-    let (gate, wrap) = BrokenLedger::gated();
+    let (gate, wrap) = broken_ledger();
     let world = World::start_with(Options::default(), wrap).await;
     let body = r#"{"event_type":"order.created","payload":1}"#;
     for (path, content_type, body) in [
@@ -249,7 +249,7 @@ async fn an_answer_of_202_follows_the_commit_and_only_the_commit() {
 
 #[tokio::test]
 async fn a_ledger_that_is_known_to_be_down_is_not_asked_to_store_anything_until_it_answers() {
-    let (gate, wrap) = BrokenLedger::gated();
+    let (gate, wrap) = broken_ledger();
     let world = World::start_with(Options::default(), wrap).await;
     let body = r#"{"event_type":"order.created","payload":1}"#;
     for _ in 0..20 {
@@ -264,14 +264,14 @@ async fn a_ledger_that_is_known_to_be_down_is_not_asked_to_store_anything_until_
 
 #[tokio::test]
 async fn one_refused_event_does_not_fail_the_others_of_its_batch() {
-    let (gate, wrap) = BrokenLedger::gated();
+    let (gate, wrap) = broken_ledger();
     gate.repair();
     let world = Arc::new(World::start_with(Options::default(), wrap).await);
     let mut requests = JoinSet::new();
     for number in 0..20 {
         let world = Arc::clone(&world);
         requests.spawn(async move {
-            let event_type = if number == 7 { BrokenLedger::REFUSED_TYPE } else { "order.created" };
+            let event_type = if number == 7 { REFUSED_TYPE } else { "order.created" };
             let body = format!(r#"{{"event_type":"{event_type}","payload":{number}}}"#);
             (number, world.post(PUBLISH, JSON, body).await.status)
         });

@@ -8,6 +8,7 @@ mod deliver;
 mod http;
 mod ingest;
 mod ledger;
+mod ledger_proxy;
 mod program;
 mod queue;
 mod readiness;

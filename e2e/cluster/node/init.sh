@@ -14,9 +14,10 @@ hierarchies() {
 }
 
 end() {
-    trap '' TERM
-    kill -KILL -1
-    umount --lazy /var
+    trap '' TERM EXIT
+    kill -KILL -1 || :
+    # It is this machine's as long as nothing is mounted on it.
+    umount --lazy /var 2>/dev/null || :
     for hierarchy in $(hierarchies); do
         # A killed process leaves its group a moment later.
         tries=200
@@ -28,7 +29,7 @@ end() {
     rm -rf "$state"
     exit 0
 }
-trap end TERM
+trap end TERM EXIT
 
 # Starts a program of the node in the background.
 run() {

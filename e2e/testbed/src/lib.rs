@@ -49,7 +49,7 @@ pub use kubectl::{Kubectl, PortForward, TestNamespace};
 pub use postgres::{PostgresServer, TestDatabase};
 pub use proxy::Proxy;
 pub use rabbitmq::{RabbitServer, TestVhost};
-pub use root::{RELEASE, Release};
+pub use root::{OLDEST, RELEASE, Release};
 
 use missing::or_skip;
 use root::Root;
@@ -81,10 +81,20 @@ pub async fn vhost() -> Result<Option<TestVhost>> {
     if let Some(url) = &environment.amqp_url {
         return TestVhost::create(url, &environment.management_url_of(url)?).await.map(Some);
     }
-    let mut shared = SHARED.lock().await;
+    shared_vhost(&SHARED, RELEASE).await
+}
+
+/// The same on a private server of the oldest release, whatever the environment names.
+pub async fn vhost_of_oldest() -> Result<Option<TestVhost>> {
+    static SHARED: Mutex<Weak<RabbitServer>> = Mutex::const_new(Weak::new());
+    shared_vhost(&SHARED, OLDEST).await
+}
+
+async fn shared_vhost(shared: &Mutex<Weak<RabbitServer>>, release: Release) -> Result<Option<TestVhost>> {
+    let mut shared = shared.lock().await;
     let server = match shared.upgrade() {
         Some(server) => server,
-        None => match rabbitmq(&[]).await? {
+        None => match private_rabbitmq(release, &[], &[]).await? {
             Some(server) => Arc::new(server),
             None => return Ok(None),
         },
@@ -98,8 +108,13 @@ pub async fn vhost() -> Result<Option<TestVhost>> {
 /// A private PostgreSQL server for one caller, whatever the environment names. `settings` are lines of
 /// `postgresql.conf`, such as `("max_connections", "20")`.
 pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
-    match root_or_skip("PostgreSQL").await? {
-        Some(root) => PostgresServer::start(&root, settings, None).await.map(Some),
+    postgres_with_files(settings, &[]).await
+}
+
+/// The same with further files, names and contents, which settings name as `/srv/NAME`: certificates, for example.
+pub async fn postgres_with_files(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
+    match root_or_skip("PostgreSQL", RELEASE).await? {
+        Some(root) => PostgresServer::start(&root, settings, files, None).await.map(Some),
         None => Ok(None),
     }
 }
@@ -107,8 +122,8 @@ pub async fn postgres(settings: &[(&str, &str)]) -> Result<Option<PostgresServer
 /// A private PostgreSQL server as [`postgres`] gives it, whose tables have a disk of this size to themselves, which
 /// [`PostgresServer::fill_disk`] fills. The disk is memory: it goes when the server is killed.
 pub async fn postgres_on_disk_of(mebibytes: u32, settings: &[(&str, &str)]) -> Result<Option<PostgresServer>> {
-    match root_or_skip("PostgreSQL").await? {
-        Some(root) => PostgresServer::start(&root, settings, Some(mebibytes)).await.map(Some),
+    match root_or_skip("PostgreSQL", RELEASE).await? {
+        Some(root) => PostgresServer::start(&root, settings, &[], Some(mebibytes)).await.map(Some),
         None => Ok(None),
     }
 }
@@ -116,8 +131,26 @@ pub async fn postgres_on_disk_of(mebibytes: u32, settings: &[(&str, &str)]) -> R
 /// A private RabbitMQ server for one caller, whatever the environment names. `settings` are lines of `rabbitmq.conf`,
 /// such as `("vm_memory_high_watermark.absolute", "200MB")`.
 pub async fn rabbitmq(settings: &[(&str, &str)]) -> Result<Option<RabbitServer>> {
-    match root_or_skip("RabbitMQ").await? {
-        Some(root) => RabbitServer::start(&root, settings).await.map(Some),
+    rabbitmq_with_files(settings, &[]).await
+}
+
+/// The same with further files, names and contents, which settings name as `/srv/NAME`: certificates, for example.
+pub async fn rabbitmq_with_files(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<RabbitServer>> {
+    private_rabbitmq(RELEASE, settings, files).await
+}
+
+/// A loopback port that nothing listens on, for a further listener of a private server.
+pub fn free_port() -> Result<u16> {
+    service::free_ports().map(|[port]| port)
+}
+
+async fn private_rabbitmq(
+    release: Release,
+    settings: &[(&str, &str)],
+    files: &[(&str, &str)],
+) -> Result<Option<RabbitServer>> {
+    match root_or_skip("RabbitMQ", release).await? {
+        Some(root) => RabbitServer::start(&root, settings, files).await.map(Some),
         None => Ok(None),
     }
 }
@@ -157,10 +190,10 @@ pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
     tokio::task::spawn_blocking(move || cluster::prepare(&environment, &module)).await?.map(Some)
 }
 
-async fn root_or_skip(server: &str) -> Result<Option<Root>> {
+async fn root_or_skip(server: &str, release: Release) -> Result<Option<Root>> {
     let environment = Environment::read()?;
     let prepared = environment.clone();
-    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&prepared)).await??;
+    let prepared = tokio::task::spawn_blocking(move || Root::prepare(&prepared, release)).await??;
     let alternative = format!("name running servers in {DATABASE_URL} and {AMQP_URL}");
     or_skip(prepared, &environment, &format!("{server} server"), &alternative)
 }

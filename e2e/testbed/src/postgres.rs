@@ -35,19 +35,22 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    pub(crate) async fn start(root: &Root, settings: &[(&str, &str)], disk_mebibytes: Option<u32>) -> Result<Self> {
+    /// `further_files` are names and contents of files beside its configuration, which it sees in `/srv`.
+    pub(crate) async fn start(
+        root: &Root,
+        settings: &[(&str, &str)],
+        further_files: &[(&str, &str)],
+        disk_mebibytes: Option<u32>,
+    ) -> Result<Self> {
         let [port] = free_ports()?;
         let password = Uuid::new_v4().simple().to_string();
         let mut configuration = format!("port = {port}\n");
         for (name, value) in SETTINGS.iter().chain(settings) {
             writeln!(configuration, "{name} = {value}")?;
         }
-        let files = [
-            ("start", start_script(root.release.postgresql)),
-            ("postgresql.conf", configuration),
-            ("password", password.clone()),
-        ];
-        let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
+        let start = start_script(root.release.postgresql);
+        let mut files = vec![("start", start.as_str()), ("postgresql.conf", &configuration), ("password", &password)];
+        files.extend(further_files);
         let service = Service::new(root, "postgres", disk_mebibytes, &files)?;
         let url = format!("postgres://harborhook:{password}@127.0.0.1:{port}/postgres");
         let mut server = Self { service, url };
@@ -114,8 +117,9 @@ fn start_script(programs: &str) -> String {
     )
 }
 
+/// Without TLS, for which the server may want a certificate.
 async fn accepts_connections(url: &str) -> bool {
-    match PgConnection::connect(url).await {
+    match PgConnection::connect(&format!("{url}?sslmode=disable")).await {
         Ok(connection) => connection.close().await.is_ok(),
         Err(_) => false,
     }

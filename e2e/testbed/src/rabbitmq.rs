@@ -43,7 +43,8 @@ pub struct RabbitServer {
 }
 
 impl RabbitServer {
-    pub(crate) async fn start(root: &Root, settings: &[(&str, &str)]) -> Result<Self> {
+    /// `further_files` are names and contents of files beside its configuration, which it sees in `/srv`.
+    pub(crate) async fn start(root: &Root, settings: &[(&str, &str)], further_files: &[(&str, &str)]) -> Result<Self> {
         let [port, management_port, mapper_port, distribution_port] = free_ports()?;
         let password = Uuid::new_v4().simple().to_string();
         let mut configuration = configuration(port, management_port, &password);
@@ -51,12 +52,17 @@ impl RabbitServer {
             writeln!(configuration, "{name} = {value}")?;
         }
         let programs = root.release.rabbitmq;
-        let files = [
-            ("environment", &*environment(mapper_port, distribution_port)),
-            ("start", &format!(". /srv/environment\nexec {programs}/rabbitmq-server\n")),
+        let (environment, start) = (
+            environment(mapper_port, distribution_port),
+            format!(". /srv/environment\nexec {programs}/rabbitmq-server\n"),
+        );
+        let mut files = vec![
+            ("environment", environment.as_str()),
+            ("start", &start),
             ("rabbitmq.conf", &configuration),
             ("enabled_plugins", "[rabbitmq_management].\n"),
         ];
+        files.extend(further_files);
         let mut server = Self {
             service: Service::new(root, "rabbitmq", None, &files)?,
             programs,

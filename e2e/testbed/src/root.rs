@@ -31,6 +31,14 @@ pub const RELEASE: Release = Release {
     rabbitmq: "/usr/lib/rabbitmq/bin",
 };
 
+/// PostgreSQL 15 and RabbitMQ 3.10: the oldest broker that is supported.
+pub const OLDEST: Release = Release {
+    suite: "bookworm",
+    packages: &["postgresql-15", "rabbitmq-server"],
+    postgresql: "/usr/lib/postgresql/15/bin",
+    rabbitmq: "/usr/lib/rabbitmq/bin",
+};
+
 /// A minimal system has no hosts file, and the Erlang node is named after this host.
 const HOSTS_HOOK: &str = r#"echo '127.0.0.1 localhost' >"$1/etc/hosts""#;
 
@@ -48,20 +56,20 @@ const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "apt-get install mmdebstrap debi
 pub(crate) const UNSHARE: (&str, &str) = ("unshare", "apt-get install util-linux");
 
 impl Root {
-    /// The root folder of [`RELEASE`], made now when it is not in the cache. Blocks: for about half a minute when it is
+    /// The root folder of a release, made now when it is not in the cache. Blocks: for about half a minute when it is
     /// made, and for as long as another process makes it.
-    pub(crate) fn prepare(environment: &Environment) -> Result<Result<Self, Missing>> {
+    pub(crate) fn prepare(environment: &Environment, release: Release) -> Result<Result<Self, Missing>> {
         if let Some(missing) = missing(&[UNSHARE]) {
             return Ok(Err(missing));
         }
-        let folder = environment.cache_folder()?.join(folder_name(&RELEASE));
+        let folder = environment.cache_folder()?.join(folder_name(&release));
         if !folder.exists() {
             if let Some(missing) = missing(&[MMDEBSTRAP]) {
                 return Ok(Err(missing));
             }
-            build_once(&folder, |partial| debootstrap(&RELEASE, partial))?;
+            build_once(&folder, |partial| debootstrap(&release, partial))?;
         }
-        Ok(Ok(Self { folder, release: RELEASE }))
+        Ok(Ok(Self { folder, release }))
     }
 }
 

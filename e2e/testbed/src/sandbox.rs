@@ -1,8 +1,8 @@
 //! A process with namespaces and a folder of its own, so that one signal ends all of it.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Read, Seek, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -43,7 +43,10 @@ impl Sandbox {
         for (name, content) in files {
             let path = folder.path().join(name);
             path.parent().map_or(Ok(()), fs::create_dir_all).with_context(|| format!("cannot make room for {name}"))?;
-            fs::write(path, content).with_context(|| format!("cannot write {name}"))?;
+            // Servers refuse a key that others could read, whatever folder it is in.
+            let file = File::options().create_new(true).write(true).mode(0o600).open(path);
+            let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+            written.with_context(|| format!("cannot write {name}"))?;
         }
         let log = File::options().create(true).append(true).read(true).open(folder.path().join("log"))?;
         Ok(Self { folder, process: None, log, started: Instant::now() })

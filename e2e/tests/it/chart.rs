@@ -2,11 +2,13 @@
 
 mod accounts;
 mod admission;
+mod cluster;
 mod crds;
 mod kustomize;
 mod modes;
 mod network;
+mod options;
 mod roles;
 mod security;
-mod support;
+pub(crate) mod support;
 mod values;

@@ -4,6 +4,7 @@
 mod chart;
 mod dependencies;
 mod faults;
+mod gitops;
 mod habits;
 mod hostile;
 mod payloads;

@@ -9,6 +9,7 @@ mod not_ready;
 mod plan;
 mod readme;
 mod receiver;
+mod replay;
 mod restart;
 mod stalled;
 mod support;

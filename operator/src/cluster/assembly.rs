@@ -15,10 +15,13 @@ use super::events::EventWriter;
 use super::issuer::{IssuerSettings, IssuerWatch};
 use super::lease::{Elector, LeaseConfig};
 use super::metrics::OperatorMetrics;
+use super::pools::{PoolWriters, Pools, PoolsConfig};
 use super::readiness::Readiness;
 use super::run::{Run, RunConfig};
 use super::sources::{Sources, SourcesConfig};
 use super::status::StatusWriter;
+use crate::plan::pool::DefaultPool;
+use crate::replays;
 
 /// Everything that an operator is made of.
 pub struct Assembly {
@@ -32,6 +35,8 @@ pub struct Assembly {
     pub address_policy: AddressPolicy,
     /// How the leader is elected.
     pub lease: LeaseConfig,
+    /// The default pool; none where its dispatcher is part of the installation's one pod.
+    pub default_pool: Option<DefaultPool>,
     /// What the tokens of the cluster's ServiceAccounts are accepted for.
     pub issuer: IssuerSettings,
     /// Where the parts tell how they do.
@@ -52,20 +57,44 @@ pub struct Running {
 impl Assembly {
     /// Starts all parts.
     pub fn start(self) -> Running {
-        let Self { sources, ledger, sealing_key, address_policy, lease, issuer, readiness, metrics } = self;
+        let Self { sources, ledger, sealing_key, address_policy, lease, default_pool, issuer, readiness, metrics } =
+            self;
+        let resync = sources.resync;
         let (acting, electing, acted) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (client, mut tasks) = (sources.client.clone(), JoinSet::new());
         let sources = Sources::start(&sources, Arc::clone(&metrics), &mut tasks, &acting);
         readiness.watch(Arc::clone(sources.states()));
         let (elector, leadership) = Elector::new(client.clone(), lease.clone());
+        let pools = Pools::start(
+            PoolsConfig {
+                client: client.clone(),
+                namespace: lease.namespace.clone(),
+                default: default_pool,
+                resync,
+                changed: Arc::clone(sources.notifier()),
+            },
+            sources.states(),
+            &mut tasks,
+            &acting,
+        );
+        let declared = pools.declared();
+        let (replays, desk) = replays::worker(Arc::clone(&ledger));
         let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
         let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
         let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone());
+        let pool_writers = PoolWriters {
+            ledger: Arc::clone(&ledger),
+            leadership: leadership.clone(),
+            statuses: statuses.clone(),
+            metrics: Arc::clone(&metrics),
+        };
         let run = Run::new(RunConfig {
             sources,
             control: Control::new(ledger, sealing_key, address_policy, Arc::clone(&metrics)),
             leadership,
             issuers,
+            pools: declared,
+            replays: desk,
             epoch_floor: elector.epoch_floor(),
             statuses: statuses.clone(),
             confirmation: Confirmation {
@@ -81,6 +110,8 @@ impl Assembly {
         tasks.spawn(acted.track_future(run.run(acting.clone())));
         tasks.spawn(acted.track_future(statuses.run(acting.clone())));
         tasks.spawn(acted.track_future(events.run(acting.clone())));
+        tasks.spawn(acted.track_future(pools.run(pool_writers, acting.clone())));
+        tasks.spawn(acted.track_future(replays.run(acting.clone())));
         tasks.spawn(issuer.run(acting.clone()));
         tasks.spawn(elector.run(electing.clone()));
         Running { tasks, acting, acted, electing }

@@ -1,6 +1,6 @@
 //! One look at the world: plan it, publish the routing table, and say what else is to be written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::metrics::{OperatorMetrics, Publication};
 use crate::apply;
 use crate::plan::removal::{Withheld, withhold};
+use crate::plan::replay::ReplayJob;
 use crate::plan::{GenerateSecret, Memory, ObjectStatus, Plan, PlanContext, plan_again};
 use crate::world::World;
 
@@ -25,6 +26,8 @@ pub struct Control {
     address_policy: Arc<AddressPolicy>,
     metrics: Arc<OperatorMetrics>,
     memory: Memory,
+    /// The pools that are declared.
+    pools: BTreeSet<String>,
     /// The table that is in the world, and the history that counts its versions.
     loaded: Option<(String, TableVersion)>,
     facts_due: Instant,
@@ -39,6 +42,8 @@ pub struct Look {
     pub statuses: Vec<ObjectStatus>,
     /// Secrets to make, with the identities of the endpoints that will own them.
     pub generate_secrets: Vec<(GenerateSecret, String)>,
+    /// Replays to work on.
+    pub replays: Vec<ReplayJob>,
     /// A removal that waits for a confirmation.
     pub withheld: Option<Withheld>,
     /// When to look again although nothing changes.
@@ -63,10 +68,16 @@ impl Control {
             address_policy: Arc::new(address_policy),
             metrics,
             memory: Memory::default(),
+            pools: BTreeSet::new(),
             loaded: None,
             facts_due: Instant::now(),
             removals: VecDeque::new(),
         }
+    }
+
+    /// The pools that are declared now.
+    pub fn set_pools(&mut self, pools: BTreeSet<String>) {
+        self.pools = pools;
     }
 
     /// Forgets what is known of the ledger: somebody else writes it now.
@@ -109,6 +120,7 @@ impl Control {
         look.next_look_in = plan.next_look_in;
         look.generate_secrets = owned(plan.generate_secrets, world);
         look.statuses = plan.statuses;
+        look.replays = plan.replays;
         Ok(look)
     }
 
@@ -135,8 +147,7 @@ impl Control {
         self.loaded = Some(loaded);
         world.disabled = self.ledger.disabled().await?;
         let dispatchers = self.ledger.dispatchers(HEARTBEAT_DEAD_AFTER).await?;
-        let pools: Vec<String> = world.pools.keys().cloned().collect();
-        world.set_dispatchers(pools, &dispatchers);
+        world.set_dispatchers(self.pools.clone(), &dispatchers);
         if Instant::now() >= self.facts_due {
             world.facts = apply::load_facts(&*self.ledger, &world.published).await?;
             self.facts_due = Instant::now() + FACTS_LOOK_INTERVAL;

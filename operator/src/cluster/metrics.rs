@@ -111,14 +111,12 @@ pub enum Watched {
     Namespaces,
     /// Deployments of pools.
     Deployments,
-    /// Disruption budgets of pools.
-    DisruptionBudgets,
+    /// PodDisruptionBudgets of pools.
+    PodDisruptionBudgets,
     /// Services of pools.
     Services,
     /// Secrets, where the permission is given.
     Secrets,
-    /// The definitions of the kinds.
-    Definitions,
 }
 
 impl Watched {
@@ -128,10 +126,9 @@ impl Watched {
             Self::Resources(kind) => kind.plural(),
             Self::Namespaces => "namespaces",
             Self::Deployments => "deployments",
-            Self::DisruptionBudgets => "poddisruptionbudgets",
+            Self::PodDisruptionBudgets => "poddisruptionbudgets",
             Self::Services => "services",
             Self::Secrets => "secrets",
-            Self::Definitions => "customresourcedefinitions",
         }
     }
 }

@@ -20,11 +20,16 @@ use super::control::{Control, Look};
 use super::generating::Generating;
 use super::lease::{EpochFloor, Leadership};
 use super::metrics::OperatorMetrics;
+use super::pools::DeclaredPools;
 use super::readiness::Readiness;
 use super::sources::Sources;
 use super::status::StatusWriter;
 use crate::plan::removal::Withheld;
+use crate::replays::ReplayDesk;
 use crate::world::World;
+
+/// The kinds whose statuses the loop writes. Pools have a loop of their own.
+const PLANNED_KINDS: [Kind; 3] = [Kind::Endpoint, Kind::Subscription, Kind::Replay];
 
 /// What the loop works with.
 pub struct RunConfig {
@@ -36,6 +41,10 @@ pub struct RunConfig {
     pub leadership: watch::Receiver<Leadership>,
     /// Whose tokens are to be accepted.
     pub issuers: watch::Receiver<Option<Vec<IssuerRow>>>,
+    /// The pools that are declared.
+    pub pools: DeclaredPools,
+    /// Who works on replays.
+    pub replays: ReplayDesk,
     /// Where to say which epochs others have used.
     pub epoch_floor: EpochFloor,
     /// Where statuses go.
@@ -95,6 +104,7 @@ impl Run {
                     if changed.is_err() { return; }
                 }
                 Ok(()) = self.config.issuers.changed() => {}
+                () = self.config.replays.reported() => {}
                 (namespace, name) = self.generating.ended() => {
                     self.config.sources.secrets().look_again(&namespace, &name);
                     continue;
@@ -124,11 +134,12 @@ impl Run {
         let leadership = *self.config.leadership.borrow_and_update();
         self.config.metrics.set_leadership(leadership);
         self.config.readiness.set_leader(leadership != Leadership::Follower);
-        let is_synced = self.config.sources.is_synced();
+        let is_synced = self.config.sources.is_synced() && self.config.pools.is_synced();
         self.config.readiness.set_synced(is_synced);
         let Leadership::Leader { epoch } = leadership else {
             self.config.control.step_down();
             self.config.statuses.clear();
+            self.config.replays.order(Vec::new(), None);
             self.withheld = None;
             // Whoever follows does without the ledger.
             self.config.readiness.set_ledger(None);
@@ -138,15 +149,17 @@ impl Run {
             return Some(PLAN_INTERVAL_MIN * 10);
         }
         self.mark_secrets();
+        self.config.control.set_pools(self.config.pools.names());
+        self.world.replay_progress.clone_from(&self.config.replays.progress());
         self.read_confirmation().await;
         match self.config.control.look(&mut self.world, epoch, self.confirmed.as_deref()).await {
-            Ok(look) => Some(self.carry_out(look, leadership).await),
+            Ok(look) => Some(self.carry_out(look, leadership, epoch).await),
             Err(error) => Some(self.failed(&error)),
         }
     }
 
     /// Hands on what is to be written.
-    async fn carry_out(&mut self, look: Look, leadership: Leadership) -> Duration {
+    async fn carry_out(&mut self, look: Look, leadership: Leadership, epoch: u64) -> Duration {
         self.retry_pause = LEDGER_RETRY_PAUSE_MIN;
         if self.config.readiness.set_ledger(None) {
             tracing::info!("the ledger works");
@@ -173,7 +186,8 @@ impl Run {
         self.withheld = withheld;
         // Another one may lead by now.
         if *self.config.leadership.borrow() == leadership {
-            self.config.statuses.want_all(&Kind::ALL, look.statuses);
+            self.config.statuses.want_all(&PLANNED_KINDS, look.statuses);
+            self.config.replays.order(look.replays, Some(epoch));
             self.generating.want(look.generate_secrets, Instant::now());
         }
         look.next_look_in.map_or(LEDGER_LOOK_INTERVAL, |pause| pause.clamp(PLAN_INTERVAL_MIN, LEDGER_LOOK_INTERVAL))
@@ -184,6 +198,7 @@ impl Run {
         if let LedgerError::Superseded { present, .. } = error {
             tracing::warn!(%error, "another leader has written the routing table; nothing is written until this one leads again");
             self.config.statuses.clear();
+            self.config.replays.order(Vec::new(), None);
             self.config.epoch_floor.raise(*present);
             return LEDGER_LOOK_INTERVAL;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Endpoint, Kind, Subscription};
+use crds::{Endpoint, Kind, Replay, Subscription};
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ pub struct Stores<K>(Vec<Arc<Store<K>>>);
 pub struct Sources {
     endpoints: Stores<Endpoint>,
     subscriptions: Stores<Subscription>,
+    replays: Stores<Replay>,
     namespaces: Arc<Namespaces>,
     secrets: Arc<SecretReader>,
     states: Arc<WatchStates>,
@@ -60,10 +61,10 @@ impl Sources {
     ) -> Self {
         let (changed, states) = (Arc::new(Notify::new()), Arc::new(WatchStates::new(Arc::clone(&metrics))));
         let mut starting = Starting { config, changed: &changed, states: &states, tasks, shutdown };
-        let (endpoints, subscriptions) = (starting.watch(), starting.watch());
+        let (endpoints, subscriptions, replays) = (starting.watch(), starting.watch(), starting.watch());
         let namespaces = starting.namespaces();
         let secrets = starting.secrets(&metrics);
-        Self { endpoints, subscriptions, namespaces, secrets, states, changed, metrics, seen: Seen::default() }
+        Self { endpoints, subscriptions, replays, namespaces, secrets, states, changed, metrics, seen: Seen::default() }
     }
 
     /// Waits for a change.
@@ -71,10 +72,16 @@ impl Sources {
         self.changed.notified().await;
     }
 
+    /// Who is told of every change.
+    pub fn notifier(&self) -> &Arc<Notify> {
+        &self.changed
+    }
+
     /// Whether everything has been listed once, and every Secret that is named has been asked for.
     pub fn is_synced(&self) -> bool {
         self.endpoints.is_synced()
             && self.subscriptions.is_synced()
+            && self.replays.is_synced()
             && self.namespaces.is_synced()
             && self.secrets.is_synced()
     }
@@ -95,6 +102,7 @@ impl Sources {
         world.malformed.clear();
         self.endpoints.gather(&mut world.endpoints, &mut world.malformed);
         self.subscriptions.gather(&mut world.subscriptions, &mut world.malformed);
+        self.replays.gather(&mut world.replays, &mut world.malformed);
         world.tenants = self.namespaces.tenants();
         if self.endpoints.is_synced() && endpoints != self.seen.endpoints {
             self.seen.endpoints = endpoints;
@@ -114,6 +122,7 @@ impl Sources {
         }
         self.metrics.set_objects(Kind::Endpoint, world.endpoints.len());
         self.metrics.set_objects(Kind::Subscription, world.subscriptions.len());
+        self.metrics.set_objects(Kind::Replay, world.replays.len());
     }
 }
 

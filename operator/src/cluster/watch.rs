@@ -259,6 +259,14 @@ impl WatchedResource for crds::Endpoint {
     }
 }
 
+impl WatchedResource for crds::Replay {
+    const KIND: Kind = Kind::Replay;
+
+    fn least_spec() -> Value {
+        json!({"sinceTime": "1970-01-01T00:00:00Z", "untilTime": "1970-01-01T00:00:00Z"})
+    }
+}
+
 impl WatchedResource for crds::Subscription {
     const KIND: Kind = Kind::Subscription;
 

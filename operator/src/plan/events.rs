@@ -59,6 +59,10 @@ pub struct Regarding<'a> {
     pub uid: Option<&'a str>,
 }
 
+/// Conditions whose changes are told. The others follow from these.
+const TOLD_TYPES: [ConditionType; 4] =
+    [ConditionType::Ready, ConditionType::ResolvedRefs, ConditionType::Delivering, ConditionType::Scaling];
+
 /// The Events of a change from the conditions that an object has to those that it gets.
 ///
 /// Told are changes of status or reason, and what is wrong with another generation. What stays is not told, so a new
@@ -66,8 +70,7 @@ pub struct Regarding<'a> {
 pub fn transitions(regarding: Regarding<'_>, old: &[Condition], new: &[Condition]) -> Vec<PlannedEvent> {
     let Some(uid) = regarding.uid else { return Vec::new() };
     let mut told = BTreeSet::new();
-    let told_types = [ConditionType::Ready, ConditionType::ResolvedRefs, ConditionType::Delivering];
-    told_types
+    TOLD_TYPES
         .into_iter()
         .filter_map(|type_| {
             let new = find(new, type_)?;
@@ -102,8 +105,8 @@ fn event_type(type_: ConditionType, old: Option<&Condition>, new: &Condition) ->
     let is_true = new.status == ConditionStatus::True.as_str();
     let was_false = old.is_some_and(|old| old.status == ConditionStatus::False.as_str());
     match type_ {
-        // That an endpoint is suspended is what was asked for. If it is held, `Ready` says so.
-        ConditionType::Delivering if is_false && new.reason == Reason::Suspended.as_str() => Some(EventType::Normal),
+        // `Ready` says why: it was asked for, or the spec is invalid.
+        ConditionType::Delivering if is_false && new.reason == Reason::Suspended.as_str() => None,
         _ if is_false => Some(EventType::Warning),
         ConditionType::Ready if is_true => Some(EventType::Normal),
         // Traffic that comes and goes is no news; what was wrong and is right again is.

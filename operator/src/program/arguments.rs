@@ -4,7 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use crds::limits::{
+    POOL_DRAIN_TARGET_SECONDS_DEFAULT, POOL_DRAIN_TARGET_SECONDS_MAX, POOL_DRAIN_TARGET_SECONDS_MIN,
+    POOL_MAX_REPLICAS_DEFAULT, POOL_MIN_REPLICAS_DEFAULT, POOL_REPLICAS_MAX, POOL_STABILIZATION_SECONDS_DEFAULT,
+    POOL_STABILIZATION_SECONDS_MAX, POOL_STABILIZATION_SECONDS_MIN,
+};
 use dispatcher::process::LogArguments;
 use dispatcher::process::address::AddressArguments;
 use dispatcher_core::limits::{
@@ -103,5 +108,121 @@ pub(super) struct RunArguments {
     pub(super) resync_seconds: u32,
 
     #[command(flatten)]
+    pub(super) pool: PoolArguments,
+
+    #[command(flatten)]
     pub(super) address: AddressArguments,
+}
+
+/// The default pool, whose Deployment is a part of the installation.
+#[derive(Debug, Args)]
+pub(super) struct PoolArguments {
+    /// Deployment of the default pool, in the installation's namespace; without it, it is not scaled
+    #[arg(long, value_name = "NAME", env = "HARBORHOOK_POOL_DEPLOYMENT")]
+    pub(super) pool_deployment: Option<String>,
+
+    /// Fewest dispatchers of the default pool
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBORHOOK_POOL_MIN_REPLICAS",
+        default_value_t = to_u32(POOL_MIN_REPLICAS_DEFAULT),
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(POOL_REPLICAS_MAX)),
+    )]
+    pub(super) pool_min_replicas: u32,
+
+    /// Most dispatchers of the default pool
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBORHOOK_POOL_MAX_REPLICAS",
+        default_value_t = to_u32(POOL_MAX_REPLICAS_DEFAULT),
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(POOL_REPLICAS_MAX)),
+    )]
+    pub(super) pool_max_replicas: u32,
+
+    /// Who sets the number of dispatchers of the default pool
+    #[arg(long, value_name = "MODE", env = "HARBORHOOK_POOL_SCALING", default_value = "Backlog")]
+    pub(super) pool_scaling: PoolScaling,
+
+    /// Seconds within which a backlog of the default pool is to be worked off
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBORHOOK_POOL_DRAIN_TARGET_SECONDS",
+        default_value_t = to_u32(POOL_DRAIN_TARGET_SECONDS_DEFAULT),
+        value_parser = clap::value_parser!(u32)
+            .range(i64::from(POOL_DRAIN_TARGET_SECONDS_MIN)..=i64::from(POOL_DRAIN_TARGET_SECONDS_MAX)),
+    )]
+    pub(super) pool_drain_target_seconds: u32,
+
+    /// Seconds for which fewer dispatchers must have been enough before some are taken away
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBORHOOK_POOL_STABILIZATION_SECONDS",
+        default_value_t = to_u32(POOL_STABILIZATION_SECONDS_DEFAULT),
+        value_parser = clap::value_parser!(u32)
+            .range(i64::from(POOL_STABILIZATION_SECONDS_MIN)..=i64::from(POOL_STABILIZATION_SECONDS_MAX)),
+    )]
+    pub(super) pool_stabilization_seconds: u32,
+}
+
+/// Who sets the number of dispatchers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(super) enum PoolScaling {
+    /// The operator, from the load
+    Backlog,
+    /// Somebody else, such as a HorizontalPodAutoscaler
+    External,
+}
+
+/// A limit of a resource, which is not negative.
+const fn to_u32(limit: i32) -> u32 {
+    limit.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent_and_every_option_is_also_an_environment_variable() {
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        for argument in options(&command) {
+            let long = argument.get_long().unwrap();
+            let expected = format!("HARBORHOOK_{}", long.replace('-', "_").to_uppercase());
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, Some(expected), "--{long}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_option_with_its_variable_and_no_other() {
+        let page = include_str!("../../../docs/operator.md");
+        let cells =
+            |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+        let rows = page.lines().filter(|line| line.starts_with("| `--")).map(cells);
+        let mut documented: Vec<(String, String)> =
+            rows.map(|cells| (cells[1].split(' ').next().unwrap().to_owned(), cells[2].clone())).collect();
+        let command = Arguments::command();
+        let mut found: Vec<(String, String)> = options(&command)
+            .map(|argument| {
+                let variable = argument.get_env().unwrap().to_string_lossy().into_owned();
+                (format!("--{}", argument.get_long().unwrap()), variable)
+            })
+            .collect();
+        found.sort();
+        documented.sort();
+        assert_eq!(found, documented);
+    }
+
+    fn options(command: &clap::Command) -> impl Iterator<Item = &clap::Arg> {
+        let all = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
+        all.filter(|argument| argument.get_long().is_some_and(|long| !["help", "version"].contains(&long)))
+    }
 }

@@ -49,6 +49,7 @@ pub(super) async fn run(settings: Settings) -> Result<Exit, Failure> {
         sealing_key: settings.sealing_key,
         address_policy: settings.address_policy,
         lease: settings.lease,
+        default_pool: settings.default_pool,
         issuer: settings.issuer,
         readiness: readiness.clone(),
         metrics,

@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::pool::ScalingMode;
 use dispatcher::process::{Database, Failure, read_sealing_keys};
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::WATCHED_NAMESPACES_MAX;
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::ServiceAccountRules;
 
-use super::arguments::RunArguments;
+use super::arguments::{PoolArguments, PoolScaling, RunArguments};
 use crate::cluster::issuer::IssuerSettings;
 use crate::cluster::lease::LeaseConfig;
+use crate::plan::pool::{DefaultPool, PoolSettings};
+use crate::plan::scale::ScalePolicy;
 
 /// Everything that the operator needs to start.
 pub(super) struct Settings {
@@ -20,6 +23,7 @@ pub(super) struct Settings {
     pub(super) sealing_key: Arc<SealingKey>,
     pub(super) admin_listen: SocketAddr,
     pub(super) address_policy: AddressPolicy,
+    pub(super) default_pool: Option<DefaultPool>,
     pub(super) issuer: IssuerSettings,
     pub(super) lease: LeaseConfig,
     /// The namespaces that are watched; none stands for all.
@@ -57,6 +61,7 @@ pub(super) fn read(arguments: &RunArguments) -> Result<Settings, Failure> {
             read_sealing_keys(&arguments.sealing_key_file)
                 .map_err(|error| Failure::Configuration(format!("--sealing-key-file {error}")))?,
         ),
+        default_pool: default_pool(&arguments.pool)?,
         issuer: IssuerSettings {
             accounts: ServiceAccountRules {
                 scopes: arguments.service_account_scopes,
@@ -71,6 +76,29 @@ pub(super) fn read(arguments: &RunArguments) -> Result<Settings, Failure> {
         watch_secrets: arguments.watch_secrets,
         resync: Duration::from_secs(arguments.resync_seconds.into()),
     })
+}
+
+fn default_pool(arguments: &PoolArguments) -> Result<Option<DefaultPool>, Failure> {
+    let Some(deployment) = &arguments.pool_deployment else { return Ok(None) };
+    if !is_name(deployment) {
+        return Err(Failure::Configuration(format!("--pool-deployment: {deployment:?} is no name of a Deployment")));
+    }
+    let (replicas_min, replicas_max) = (arguments.pool_min_replicas, arguments.pool_max_replicas);
+    if replicas_min > replicas_max {
+        let message = "--pool-min-replicas: must not be more than --pool-max-replicas";
+        return Err(Failure::Configuration(message.to_owned()));
+    }
+    let mode = match arguments.pool_scaling {
+        PoolScaling::Backlog => ScalingMode::Backlog,
+        PoolScaling::External => ScalingMode::External,
+    };
+    let policy = ScalePolicy {
+        replicas_min,
+        replicas_max,
+        drain_target: Duration::from_secs(arguments.pool_drain_target_seconds.into()),
+        stabilization: Duration::from_secs(arguments.pool_stabilization_seconds.into()),
+    };
+    Ok(Some(DefaultPool { deployment: deployment.clone(), settings: PoolSettings { mode, policy } }))
 }
 
 /// Whether a text can be the name of an object: a DNS subdomain (RFC 1123).

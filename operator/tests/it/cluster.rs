@@ -6,6 +6,7 @@ mod failures;
 mod lease;
 mod measure;
 mod pools;
+mod replay;
 mod run;
 mod secret;
 mod server;

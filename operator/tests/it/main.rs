@@ -18,5 +18,6 @@ mod replay;
 mod replays;
 mod scale;
 mod sealing;
+mod telling;
 mod tls;
 mod token;

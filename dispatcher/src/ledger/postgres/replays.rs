@@ -209,10 +209,11 @@ async fn look(
         "SELECT r.delivery,
                 CASE WHEN d.run = r.run AND d.state = 0 THEN NULL
                      WHEN d.run = r.run THEN d.state = 1
-                     ELSE EXISTS (SELECT FROM attempts WHERE delivery = r.delivery AND run = r.run
-                                  AND outcome = 'delivered' OFFSET 0) END
+                     ELSE (r.run = 1 AND d.first_outcome = 'delivered') IS TRUE
+                          OR EXISTS (SELECT FROM attempts WHERE delivery = r.delivery AND run = r.run
+                                     AND outcome = 'delivered' OFFSET 0) END
          FROM (SELECT delivery, run FROM replay_runs WHERE replay = $1 AND delivery > $2 ORDER BY delivery LIMIT $3) r
-         LEFT JOIN LATERAL (SELECT run, state FROM deliveries WHERE id = r.delivery OFFSET 0) d ON true
+         LEFT JOIN LATERAL (SELECT run, state, first_outcome FROM deliveries WHERE id = r.delivery OFFSET 0) d ON true
          ORDER BY r.delivery",
     )
     .bind(replay.0)

@@ -9,12 +9,12 @@ use dispatcher_core::limits::LEASE;
 use tokio::sync::Notify;
 
 use super::harness::{Process, Receiver, config, endpoint, eventually, policy};
-use super::unavailable::UnavailableLedger;
+use super::unavailable::{failing_ledger, hanging_ledger};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unavailable_ledger_loses_and_repeats_no_attempt() {
     let receiver = Receiver::start(200).await;
-    let (failures, wrap) = UnavailableLedger::failing(4);
+    let (failures, wrap) = failing_ledger(4);
     let process = Process::start_before(vec![endpoint("one", &receiver.url, policy())], config(), wrap).await;
     let mut events = Vec::new();
     for _ in 0..50 {
@@ -33,7 +33,7 @@ async fn an_unavailable_ledger_loses_and_repeats_no_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_nothing_can_be_recorded_no_new_attempt_is_made() {
     let receiver = Receiver::start(200).await;
-    let (failures, wrap) = UnavailableLedger::failing(usize::MAX);
+    let (failures, wrap) = failing_ledger(usize::MAX);
     let mut process = Process::start_before(vec![endpoint("one", &receiver.url, policy())], config(), wrap).await;
     process.publish(&["one"], LEASE).await;
     eventually("recording fails", || async { failures.seen() > 0 }).await;
@@ -52,7 +52,7 @@ async fn while_nothing_can_be_recorded_no_new_attempt_is_made() {
 async fn a_drain_ends_although_the_ledger_never_answers() {
     let receiver = Receiver::start(200).await;
     let asked = Arc::new(Notify::new());
-    let wrap = UnavailableLedger::hanging(&asked);
+    let wrap = hanging_ledger(&asked);
     let short = DeliverConfig { lease: Duration::from_millis(700), ..config() };
     let mut process = Process::start_before(vec![endpoint("one", &receiver.url, policy())], short, wrap).await;
     // Late, so that it has to be taken before it is sent.

@@ -9,6 +9,7 @@ mod owners;
 mod pools;
 mod rolling;
 mod silence;
+mod tls;
 mod together;
 
 use std::sync::Arc;

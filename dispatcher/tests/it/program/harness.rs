@@ -17,7 +17,7 @@ use testbed::{TestDatabase, TestVhost};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::deliver::harness::{eventually, tenant};
+use crate::deliver::harness::{Receiver, endpoint, eventually, policy, tenant};
 
 /// How long a process may take to do what a test waits for.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -195,6 +195,13 @@ impl World {
         let ledger = world.ledger().await;
         ledger.publish_table(table(endpoint), None).await.unwrap();
         Some((world, ledger))
+    }
+
+    /// The same with a receiver as the endpoint, which answers every request with this status, or not at all.
+    pub(super) async fn with_receiver(status: u16) -> Option<(Self, Arc<dyn Ledger>, Receiver)> {
+        let receiver = Receiver::start(status).await;
+        let (world, ledger) = Self::with_endpoint(endpoint("sink", &receiver.url, policy())).await?;
+        Some((world, ledger, receiver))
     }
 
     pub(super) async fn ledger(&self) -> Arc<dyn Ledger> {

@@ -18,9 +18,7 @@ fn deliveries(seen: &[Seen]) -> HashSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_process_accepts_others_deliver_signed_and_once() {
     const EVENTS: usize = 40;
-    let receiver = Receiver::start(200).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, receiver)) = World::with_receiver(200).await else { return };
     let mut ingest = world.start("ingest", &[]);
     let mut delivering = [world.start("deliver", &[]), world.start("deliver", &[])];
     let address = ingest.address("api").await;
@@ -56,9 +54,7 @@ async fn what_one_process_accepts_others_deliver_signed_and_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_held_another_delivers() {
     const EVENTS: usize = 20;
-    let receiver = Receiver::start(0).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
     let mut ingest = world.start("ingest", &[]);
     let mut doomed = world.start("deliver", &[]);
     let address = ingest.address("api").await;

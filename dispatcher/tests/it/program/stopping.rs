@@ -4,13 +4,11 @@ use rustix::process::Signal;
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::harness::{World, delivered, publish};
-use crate::deliver::harness::{Receiver, endpoint, eventually, policy};
+use crate::deliver::harness::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_may_end_before_the_process_does() {
-    let receiver = Receiver::start(0).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
     let mut program = world.start("all", &["--drain-seconds", "60"]);
     let address = program.address("api").await;
     program.ready().await;
@@ -27,9 +25,7 @@ async fn what_is_in_flight_may_end_before_the_process_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_end_in_time_is_given_back_and_another_process_delivers_it() {
-    let receiver = Receiver::start(0).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
     let mut ingest = world.start("ingest", &[]);
     let mut program = world.start("deliver", &["--drain-seconds", "8"]);
     let address = ingest.address("api").await;
@@ -50,9 +46,7 @@ async fn what_does_not_end_in_time_is_given_back_and_another_process_delivers_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_process_at_once() {
-    let receiver = Receiver::start(0).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, _ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, _ledger, receiver)) = World::with_receiver(0).await else { return };
     let mut program = world.start("all", &["--drain-seconds", "3600"]);
     let address = program.address("api").await;
     program.ready().await;
@@ -68,9 +62,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
-    let receiver = Receiver::start(200).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, receiver)) = World::with_receiver(200).await else { return };
     let (mut ingest, mut program) = (world.start("ingest", &[]), world.start("deliver", &["--drain-seconds", "3"]));
     let address = ingest.address("api").await;
     ingest.ready().await;
@@ -92,9 +84,7 @@ async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_received_is_still_answered() {
-    let receiver = Receiver::start(200).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, _receiver)) = World::with_receiver(200).await else { return };
     let mut ingest = world.start("ingest", &["--drain-seconds", "60"]);
     let address = ingest.address("api").await;
     ingest.ready().await;

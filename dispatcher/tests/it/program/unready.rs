@@ -3,13 +3,10 @@
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::harness::{World, delivered, publish};
-use crate::deliver::harness::{Receiver, endpoint, policy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_cannot_record_what_it_does_is_not_ready_until_it_can() {
-    let receiver = Receiver::start(200).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, ledger, _receiver)) = World::with_receiver(200).await else { return };
     let (mut ingest, mut deliver) = (world.start("ingest", &[]), world.start("deliver", &[]));
     let address = ingest.address("api").await;
     ingest.ready().await;
@@ -31,9 +28,7 @@ async fn a_process_that_cannot_record_what_it_does_is_not_ready_until_it_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_cannot_store_what_it_receives_is_not_ready_until_it_can() {
-    let receiver = Receiver::start(200).await;
-    let row = endpoint("sink", &receiver.url, policy());
-    let Some((world, _ledger)) = World::with_endpoint(row).await else { return };
+    let Some((world, _ledger, _receiver)) = World::with_receiver(200).await else { return };
     let mut ingest = world.start("ingest", &[]);
     let address = ingest.address("api").await;
     ingest.ready().await;

@@ -1,8 +1,11 @@
 //! The queue on RabbitMQ, on a vhost or a server of the test's own.
 
 mod failures;
+mod oldest;
 mod refusals;
 mod support;
+#[cfg(feature = "amqps")]
+mod tls;
 
 use self::support::{RabbitTest, vhost};
 

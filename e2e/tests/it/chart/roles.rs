@@ -39,9 +39,10 @@ const LEADER: [&str; 5] = [
     "harborhook.dev/hookpools/status: patch",
     "events.k8s.io/events: create,patch",
 ];
-const POOLS: [&str; 4] = [
+const POOLS: [&str; 5] = [
     "apps/deployments: get,list,watch,create,patch",
-    "apps/deployments/scale: get,patch",
+    "apps/deployments/scale: patch",
+    "/pods: list",
     "policy/poddisruptionbudgets: get,list,watch,create,patch",
     "/services: get,list,watch,create,patch",
 ];

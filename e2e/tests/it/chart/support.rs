@@ -52,24 +52,20 @@ impl Helm {
 
     /// Renders the chart with these values, which must be right.
     pub(crate) fn render(&self, values: &Value) -> Objects {
-        let (text, objects) = self.render_text(values);
-        assert!(!objects.0.is_empty(), "{text}");
-        objects
+        self.render_as(RELEASE, NAMESPACE, values)
     }
 
-    /// The same, with what NOTES.txt says.
+    /// The same as another release in another namespace.
+    pub(crate) fn render_as(&self, release: &str, namespace: &str, values: &Value) -> Objects {
+        let output = self.run(&["template", release, "--namespace", namespace, "--values", "-"], values);
+        Objects::parse(&succeeded(&output))
+    }
+
+    /// What NOTES.txt says.
     pub(crate) fn notes(&self, values: &Value) -> String {
         let arguments = ["install", RELEASE, "--dry-run=client", "--namespace", NAMESPACE, "--values", "-"];
-        let output = self.run(&arguments, values);
-        let text = succeeded(&output);
+        let text = succeeded(&self.run(&arguments, values));
         text.split_once("NOTES:\n").map(|(_, notes)| notes.to_owned()).unwrap_or_default()
-    }
-
-    fn render_text(&self, values: &Value) -> (String, Objects) {
-        let output = self.run(&["template", RELEASE, "--namespace", NAMESPACE, "--values", "-"], values);
-        let text = succeeded(&output);
-        let objects = Objects::parse(&text);
-        (text, objects)
     }
 
     /// What `helm lint` finds.
@@ -118,7 +114,7 @@ pub(crate) fn everything() -> Value {
             "allowAddresses": ["10.0.0.0/8"], "allowHosts": ["payments.internal"], "allowPorts": [9443],
             "denyAddresses": ["2001:db8::/32", "203.0.113.0/24"], "clusterCidrs": ["10.96.0.0/12"],
         },
-        "access": {"issuers": [{
+        "access": {"serviceAccountGrants": ["shop/support=read+replay"], "issuers": [{
             "issuer": "https://login.example.com", "jwksUrl": "https://login.example.com/keys", "audiences": ["hooks"],
             "tenantClaim": "namespace", "scopeClaim": "scope",
         }]},
@@ -159,6 +155,11 @@ impl Objects {
     pub(crate) fn parse(text: &str) -> Self {
         let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
         Self(documents.into_iter().filter(|document| !document.is_null()).collect())
+    }
+
+    /// All as one manifest.
+    pub(crate) fn manifest(&self) -> String {
+        json!({"apiVersion": "v1", "kind": "List", "items": self.0}).to_string()
     }
 
     /// All of a kind.

@@ -58,7 +58,7 @@ impl PoolSources {
         tasks.spawn(watch.run(shutdown.clone()));
         if config.default.is_some() {
             sources.follow(Watched::Deployments, &sources.deployments, config, states, tasks, shutdown);
-            sources.follow(Watched::DisruptionBudgets, &sources.disruption_budgets, config, states, tasks, shutdown);
+            sources.follow(Watched::PodDisruptionBudgets, &sources.disruption_budgets, config, states, tasks, shutdown);
             sources.follow(Watched::Services, &sources.services, config, states, tasks, shutdown);
         } else {
             // Nothing is made, so nothing is to be followed, and the permission may be missing.

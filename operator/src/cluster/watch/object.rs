@@ -64,7 +64,7 @@ fn what_is_wrong(fields: &Map<String, Value>, error: &serde_json::Error) -> Stri
 
 #[cfg(test)]
 mod tests {
-    use crds::{Endpoint, Subscription};
+    use crds::{DispatcherPool, Endpoint, Replay, Subscription};
 
     use super::*;
 
@@ -121,5 +121,7 @@ mod tests {
         };
         assert!(read::<Endpoint>(object("Endpoint")).malformed.is_some());
         assert!(read::<Subscription>(object("Subscription")).malformed.is_some());
+        assert!(read::<Replay>(object("Replay")).malformed.is_some());
+        assert!(read::<DispatcherPool>(object("DispatcherPool")).malformed.is_some());
     }
 }

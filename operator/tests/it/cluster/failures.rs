@@ -18,7 +18,6 @@ use super::support::eventually;
 
 const NAMESPACE: &str = "shop";
 const ENDPOINTS: &str = "/apis/harborhook.dev/v1alpha1/namespaces/shop/hookendpoints";
-const SUBSCRIPTIONS: &str = "/apis/harborhook.dev/v1alpha1/namespaces/shop/hooksubscriptions";
 const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/harborhook-operator";
 
@@ -148,7 +147,7 @@ impl Fake {
         }
         let mut objects = self.0.objects.lock().unwrap();
         if *method == Method::GET {
-            let is_collection = [ENDPOINTS, SUBSCRIPTIONS].contains(&path);
+            let is_collection = path.rsplit('/').next().is_some_and(|last| last.starts_with("hook"));
             if is_collection {
                 let items: Vec<Value> =
                     objects.range(format!("{path}/")..format!("{path}0")).map(|(_, object)| object.clone()).collect();

@@ -61,7 +61,8 @@ impl Running {
         let (leader, leadership) = watch::channel(Leadership::Leader { epoch: 1 });
         let statuses = StatusWriter::new(cluster.client.clone(), Arc::clone(&metrics));
         let mut tasks = JoinSet::new();
-        let pools = Pools::start(config, &Arc::new(WatchStates::new(Arc::clone(&metrics))), &mut tasks, &shutdown);
+        let states = Arc::new(WatchStates::new(Arc::clone(&metrics)));
+        let pools = Pools::start(config, &states, &mut tasks, &shutdown);
         let declared = pools.declared();
         tasks.spawn(statuses.clone().run(shutdown.clone()));
         tasks.spawn(pools.run(PoolWriters { ledger, leadership, statuses, metrics }, shutdown));

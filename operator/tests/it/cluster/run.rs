@@ -58,6 +58,7 @@ impl Operator {
             sealing_key: Arc::new(SealingKey::from_bytes(&[7; 32])),
             address_policy: AddressPolicy::public_https(),
             lease: LeaseConfig::new(namespace.to_owned(), "harborhook-operator".to_owned(), identity.to_owned()),
+            default_pool: None,
             issuer: IssuerSettings::default(),
             readiness: readiness.clone(),
             metrics,

@@ -63,6 +63,13 @@ async fn a_real_api_server_keeps_a_secret_until_the_scheme_takes_another_kind_of
         let secret = secrets.get(&secret_name("e")).await.unwrap();
         String::from_utf8(secret.data.unwrap()[GENERATED_KEY].0.clone()).unwrap()
     };
+    let stranger = cluster.client_of("stranger");
+    let refused = make_secret(&stranger, &wanted(cluster.namespace(), StandardWebhooks), uid).await.unwrap_err();
+    let expected = format!(
+        "secrets is forbidden: User \"stranger\" cannot create resource \"secrets\" in API group \"\" in the namespace \"{}\"",
+        cluster.namespace(),
+    );
+    assert_eq!((refused.class, refused.message), (FailureClass::Forbidden, expected));
     assert_eq!(make(StandardWebhooks, uid).await, Made::Created);
     let first = key().await;
     assert!(first.starts_with("whsec_"));

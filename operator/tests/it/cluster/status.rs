@@ -208,4 +208,11 @@ async fn a_real_api_server_takes_a_status_as_a_whole_whoever_wrote_before() {
         .await;
     assert_eq!(cluster.read_endpoint("e").await, written);
     writing.stop().await;
+
+    // Nobody who may not write it does.
+    let refused = Writing::start(cluster.client_of("stranger"));
+    refused.writer.want(vec![status(cluster.namespace(), "e", Reason::Programmed, None)]);
+    eventually("it is refused", || async { refused.failed("forbidden") == 1 }).await;
+    assert_eq!(cluster.read_endpoint("e").await, written);
+    refused.stop().await;
 }

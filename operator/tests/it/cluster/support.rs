@@ -21,19 +21,17 @@ pub(crate) struct Cluster {
     /// How it is reached.
     pub(crate) config: kube::Config,
     namespace: TestNamespace,
-    _cluster: Arc<testbed::Cluster>,
+    _server: Arc<testbed::Cluster>,
 }
 
 impl Cluster {
     /// `None`, after a printed line, if there is no cluster.
     pub(crate) async fn connect(test: &str) -> Option<Self> {
         let cluster = testbed::cluster().await.unwrap()?;
-        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let config = config(&cluster).await;
         let client = kube::Client::try_from(config.clone()).unwrap();
         let namespace = cluster.kubectl().namespace(&format!("operator-{test}")).await.unwrap();
-        Some(Self { client, config, namespace, _cluster: cluster })
+        Some(Self { client, config, namespace, _server: cluster })
     }
 
     /// The same, with our kinds installed.
@@ -51,6 +49,13 @@ impl Cluster {
             .await;
         }
         Some(cluster)
+    }
+
+    /// The client of a user who may do nothing but what is granted.
+    pub(crate) fn client_of(&self, user: &str) -> kube::Client {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        kube::Client::try_from(config).unwrap()
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -95,6 +100,11 @@ impl Cluster {
     pub(crate) async fn read_endpoint(&self, name: &str) -> Value {
         serde_json::to_value(self.objects(Kind::Endpoint).get(name).await.unwrap()).unwrap()
     }
+}
+
+async fn config(cluster: &testbed::Cluster) -> kube::Config {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 /// Waits for something, asking again and again.
