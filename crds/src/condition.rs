@@ -53,8 +53,20 @@ impl ConditionType {
     /// The reasons that a condition of this type may carry on a resource of this kind. Empty: the kind has no such
     /// condition.
     pub const fn reasons(self, kind: Kind) -> &'static [Reason] {
-        match (kind, self) {
-            (Kind::Endpoint, Self::Ready) => &[
+        if let Self::Reconciling = self {
+            return &[Reason::Progressing, Reason::ProgressingWithRetry];
+        }
+        match kind {
+            Kind::Endpoint => self.reasons_of_endpoints(),
+            Kind::Subscription => self.reasons_of_subscriptions(),
+            Kind::DispatcherPool => self.reasons_of_pools(),
+            Kind::Replay => self.reasons_of_replays(),
+        }
+    }
+
+    const fn reasons_of_endpoints(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
                 Reason::Pending,
                 Reason::Programmed,
                 Reason::Suspended,
@@ -65,7 +77,32 @@ impl ConditionType {
                 Reason::SecretForbidden,
                 Reason::PoolNotFound,
             ],
-            (Kind::Subscription, Self::Ready) => &[
+            Self::ResolvedRefs => &[
+                Reason::Resolved,
+                Reason::SecretNotFound,
+                Reason::SecretKeyMissing,
+                Reason::SecretForbidden,
+                Reason::PoolNotFound,
+            ],
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            Self::Delivering => &[
+                Reason::Delivering,
+                Reason::NoTraffic,
+                Reason::NotRouted,
+                Reason::Failing,
+                Reason::CircuitOpen,
+                Reason::Suspended,
+                Reason::Gone,
+                Reason::DisabledAfterFailures,
+            ],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            Self::Scaling | Self::Complete | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_subscriptions(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
                 Reason::Pending,
                 Reason::Programmed,
                 Reason::Suspended,
@@ -74,18 +111,16 @@ impl ConditionType {
                 Reason::InvalidTransform,
                 Reason::EndpointNotFound,
             ],
-            (Kind::Replay, Self::Ready | Self::Complete) => &[
-                Reason::Pending,
-                Reason::Running,
-                Reason::Suspended,
-                Reason::Delivering,
-                Reason::Completed,
-                Reason::InvalidSpec,
-                Reason::InvalidFilter,
-                Reason::EndpointNotFound,
-                Reason::SubscriptionNotFound,
-            ],
-            (Kind::DispatcherPool, Self::Ready) => &[
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::EndpointNotFound],
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform],
+            Self::Delivering | Self::Scaling | Self::Complete | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_pools(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
                 Reason::Pending,
                 Reason::Available,
                 Reason::PoolAtZero,
@@ -96,46 +131,32 @@ impl ConditionType {
                 Reason::Unschedulable,
                 Reason::NotAvailable,
             ],
-            (Kind::Endpoint, Self::ResolvedRefs) => &[
-                Reason::Resolved,
-                Reason::SecretNotFound,
-                Reason::SecretKeyMissing,
-                Reason::SecretForbidden,
-                Reason::PoolNotFound,
-            ],
-            (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
-            (Kind::Replay, Self::ResolvedRefs) => {
-                &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
-            }
-            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
-                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
-            }
-            (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
-            (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
-            (Kind::Endpoint, Self::Delivering) => &[
-                Reason::Delivering,
-                Reason::NoTraffic,
-                Reason::NotRouted,
-                Reason::Failing,
-                Reason::CircuitOpen,
-                Reason::Suspended,
-                Reason::Gone,
-                Reason::DisabledAfterFailures,
-            ],
-            (Kind::Subscription | Kind::Replay | Kind::DispatcherPool, Self::Delivering)
-            | (Kind::Replay, Self::Programmed)
-            | (Kind::Endpoint | Kind::Subscription | Kind::DispatcherPool, Self::Complete)
-            | (Kind::Endpoint | Kind::Subscription | Kind::Replay, Self::Scaling) => &[],
-            (Kind::DispatcherPool, Self::Scaling) => {
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::TemplateNotFound],
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting],
+            Self::Scaling => {
                 &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
             }
-            (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
-            (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
-            (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
-            (Kind::Subscription, Self::Stalled) => {
-                &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
-            }
-            (Kind::DispatcherPool, Self::Stalled) => &[Reason::InvalidSpec],
+            Self::Stalled => &[Reason::InvalidSpec],
+            Self::Delivering | Self::Complete | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_replays(self) -> &'static [Reason] {
+        match self {
+            Self::Ready | Self::Complete => &[
+                Reason::Pending,
+                Reason::Running,
+                Reason::Suspended,
+                Reason::Delivering,
+                Reason::Completed,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+                Reason::SubscriptionNotFound,
+            ],
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::InvalidFilter],
+            Self::Programmed | Self::Delivering | Self::Scaling | Self::Reconciling => &[],
         }
     }
 }

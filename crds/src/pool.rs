@@ -1,6 +1,5 @@
 //! `DispatcherPool`: dispatchers of their own for some endpoints, and how many of them.
 #![expect(unreachable_pub, reason = "the schema derive repeats every struct inside a function")]
-#![expect(clippy::duplicated_attributes, reason = "every printed column has a type")]
 
 mod status;
 mod template;
