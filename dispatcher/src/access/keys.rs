@@ -30,7 +30,7 @@ pub struct KeySet {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    verifier: DecodingKey,
 }
 
 /// Why a set of keys cannot be used.
@@ -99,7 +99,7 @@ impl KeySet {
             if member.d.is_some() {
                 return Err(KeySetError::Private);
             }
-            let Some((algorithm, key, material)) = member.verifying_key() else { continue };
+            let Some((algorithm, verifier, material)) = member.verifying_key() else { continue };
             if keys.iter().any(|known| known.algorithm == algorithm && known.id == member.kid) {
                 continue;
             }
@@ -107,7 +107,7 @@ impl KeySet {
                 digest.update((part.len() as u64).to_be_bytes());
                 digest.update(part);
             }
-            keys.push(Key { id: member.kid, algorithm, key });
+            keys.push(Key { id: member.kid, algorithm, verifier });
         }
         if keys.is_empty() {
             Err(KeySetError::NoUsableKey)
@@ -123,7 +123,7 @@ impl KeySet {
             (None, [only]) => Some(only).filter(|key| key.algorithm == algorithm),
             (None, _) => return Err(AccessError::AmbiguousKey),
         };
-        found.map(|key| &key.key).ok_or(AccessError::UnknownKey)
+        found.map(|key| &key.verifier).ok_or(AccessError::UnknownKey)
     }
 }
 

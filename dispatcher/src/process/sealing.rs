@@ -18,7 +18,7 @@ pub struct SealingFileError {
     what: String,
 }
 
-fn failed(path: &Path, what: impl ToString) -> SealingFileError {
+fn failed(path: &Path, what: &impl ToString) -> SealingFileError {
     SealingFileError { path: path.to_owned(), what: what.to_string() }
 }
 
@@ -35,7 +35,7 @@ pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, SealingFileErr
         for file in files(path)? {
             count += 1;
             if count > SEALING_KEYS_MAX {
-                return Err(failed(path, format!("there are more than {SEALING_KEYS_MAX} keys: take old ones away")));
+                return Err(failed(path, &format!("there are more than {SEALING_KEYS_MAX} keys: take old ones away")));
             }
             let key = read_key(&file)?;
             ring = Some(match ring {
@@ -45,24 +45,24 @@ pub fn read_sealing_keys(paths: &[PathBuf]) -> Result<SealingKey, SealingFileErr
         }
     }
     let nowhere = paths.first().cloned().unwrap_or_default();
-    ring.ok_or_else(|| failed(&nowhere, "there is no key; `head -c 32 /dev/urandom` makes one"))
+    ring.ok_or_else(|| failed(&nowhere, &"there is no key; `head -c 32 /dev/urandom` makes one"))
 }
 
 /// The file itself, or the files of a folder.
 fn files(path: &Path) -> Result<Vec<PathBuf>, SealingFileError> {
-    if !fs::metadata(path).map_err(|error| failed(path, error))?.is_dir() {
+    if !fs::metadata(path).map_err(|error| failed(path, &error))?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| failed(path, error))? {
-        let entry = entry.map_err(|error| failed(path, error))?;
+    for entry in fs::read_dir(path).map_err(|error| failed(path, &error))? {
+        let entry = entry.map_err(|error| failed(path, &error))?;
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             files.push(entry.path());
         }
         if files.len() > SEALING_KEYS_MAX {
             return Err(failed(
                 path,
-                format!("the folder has more than {SEALING_KEYS_MAX} files: is it the right one?"),
+                &format!("the folder has more than {SEALING_KEYS_MAX} files: is it the right one?"),
             ));
         }
     }
@@ -73,12 +73,12 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, SealingFileError> {
 fn read_key(path: &Path) -> Result<Redacted<[u8; KEY_BYTES]>, SealingFileError> {
     // With room for all of it, so that no copy is left behind by growing.
     let mut bytes = Vec::with_capacity(2 * KEY_BYTES);
-    let file = File::open(path).map_err(|error| failed(path, error))?;
+    let file = File::open(path).map_err(|error| failed(path, &error))?;
     let read = file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes);
     let bytes = Redacted::new(bytes);
-    read.map_err(|error| failed(path, error))?;
+    read.map_err(|error| failed(path, &error))?;
     let key: &[u8; KEY_BYTES] = bytes.expose().as_slice().try_into().map_err(|_| {
-        failed(path, "must have exactly 32 bytes, which are the key itself; `head -c 32 /dev/urandom` makes one")
+        failed(path, &"must have exactly 32 bytes, which are the key itself; `head -c 32 /dev/urandom` makes one")
     })?;
     Ok(Redacted::new(*key))
 }
@@ -130,7 +130,9 @@ mod tests {
             assert_eq!(sealed_by(&read_sealing_keys(&paths).unwrap()), Some(expected), "{paths:?}");
         }
         fs::write(mounted.join("zip"), "not a key").unwrap();
-        assert!(read_sealing_keys(&[mounted.clone()]).unwrap_err().to_string().contains("keys/zip: must have"));
+        assert!(
+            read_sealing_keys(std::slice::from_ref(&mounted)).unwrap_err().to_string().contains("keys/zip: must have")
+        );
         let empty = folder.path().join("empty");
         fs::create_dir(&empty).unwrap();
         assert!(read_sealing_keys(&[empty]).unwrap_err().to_string().contains("there is no key"));

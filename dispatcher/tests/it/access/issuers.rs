@@ -368,3 +368,28 @@ async fn a_token_is_verified_once_and_remembered() {
     let text = gate.metrics.render().unwrap();
     assert!(text.contains("harborhook_verified_tokens_total 1"), "{text}");
 }
+
+#[tokio::test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "its result")]
+async fn what_a_token_costs() {
+    const TOKENS: u32 = 1000;
+    for signer in [Signer::rsa("a"), Signer::ecdsa("a"), Signer::ed25519("a")] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let keys = json!({"jwks": jwks(&[&signer]), "internal": false});
+        std::fs::write(file.path(), file_of(&keys)).unwrap();
+        let gate = Gate::start(Some(file.path()), only_when_asked());
+        let tokens: Vec<String> =
+            (0..TOKENS).map(|number| signer.token(&changed(&claims(), &json!({ "jti": number })))).collect();
+        let mut costs = Vec::new();
+        for _ in 0..2 {
+            let began = std::time::Instant::now();
+            for token in &tokens {
+                assert_eq!(gate.check(token).await, Ok(()));
+            }
+            costs.push(began.elapsed() / TOKENS);
+        }
+        eprintln!("{}: verified {:?}, remembered {:?}", signer.alg(), costs[0], costs[1]);
+        assert!(costs[1] < costs[0]);
+    }
+}
