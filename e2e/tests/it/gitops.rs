@@ -123,8 +123,8 @@ fn health_script() -> String {
 /// Runs both tools' libraries.
 fn judge(go: &Path, objects: &[&Value]) -> Vec<Value> {
     let module = repository().join("e2e/cluster/gitops");
-    let built = tempfile::tempdir().unwrap();
-    let binary = built.path().join("gitops");
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("gitops");
     let build =
         Command::new(go).current_dir(module).args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(".").output();
     succeeded(&build.unwrap());
@@ -135,8 +135,8 @@ fn judge(go: &Path, objects: &[&Value]) -> Vec<Value> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let lines: Vec<String> = objects.iter().map(ToString::to_string).collect();
+    child.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
     let text = succeeded(&child.wait_with_output().unwrap());
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -12,7 +12,7 @@ use crate::chart::support::Objects;
 
 const POLICIES: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
 /// Longest time until a policy is in effect.
-const IN_EFFECT_MAX: Duration = Duration::from_secs(60);
+const IN_EFFECT_MAX: Duration = Duration::from_mins(1);
 
 /// People who may edit endpoints: one reads no Secret, one reads `named`, one reads all.
 const NOBODY: &str = "edits-only";

@@ -1,7 +1,7 @@
 //! What the operator's account may, asked of a real authorizer.
 
 use serde_json::json;
-use testbed::Kubectl;
+use testbed::{Kubectl, TestNamespace};
 
 use super::installed::Setting;
 
@@ -27,7 +27,7 @@ async fn the_operators_account_may_what_it_does_and_nothing_else() {
         |name: &str| format!("system:serviceaccount:{}:{}-{name}", setting.namespace.name(), setting.release());
     let operator = account("operator");
     let lease = format!("{}-operator", setting.release());
-    let [own, tenant, other] = [&setting.namespace, &tenant, &other].map(|namespace| namespace.kubectl());
+    let [own, tenant, other] = [&setting.namespace, &tenant, &other].map(TestNamespace::kubectl);
     for (kubectl, allowed) in [
         (
             other,
