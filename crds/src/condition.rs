@@ -53,39 +53,18 @@ impl ConditionType {
     /// The reasons that a condition of this type may carry on a resource of this kind. Empty: the kind has no such
     /// condition.
     pub const fn reasons(self, kind: Kind) -> &'static [Reason] {
-        match (kind, self) {
-            (Kind::Endpoint, Self::Ready) => &[
-                Reason::Pending,
-                Reason::Programmed,
-                Reason::Suspended,
-                Reason::InvalidSpec,
-                Reason::AddressBlocked,
-                Reason::SecretNotFound,
-                Reason::SecretKeyMissing,
-                Reason::SecretForbidden,
-                Reason::PoolNotFound,
-            ],
-            (Kind::Subscription, Self::Ready) => &[
-                Reason::Pending,
-                Reason::Programmed,
-                Reason::Suspended,
-                Reason::InvalidSpec,
-                Reason::InvalidFilter,
-                Reason::InvalidTransform,
-                Reason::EndpointNotFound,
-            ],
-            (Kind::Replay, Self::Ready | Self::Complete) => &[
-                Reason::Pending,
-                Reason::Running,
-                Reason::Suspended,
-                Reason::Delivering,
-                Reason::Completed,
-                Reason::InvalidSpec,
-                Reason::InvalidFilter,
-                Reason::EndpointNotFound,
-                Reason::SubscriptionNotFound,
-            ],
-            (Kind::DispatcherPool, Self::Ready) => &[
+        match (self, kind) {
+            (Self::Reconciling, _) => &[Reason::Progressing, Reason::ProgressingWithRetry],
+            (_, Kind::DispatcherPool) => self.reasons_of_pool(),
+            (_, Kind::Endpoint) => self.reasons_of_endpoint(),
+            (_, Kind::Replay) => self.reasons_of_replay(),
+            (_, Kind::Subscription) => self.reasons_of_subscription(),
+        }
+    }
+
+    const fn reasons_of_pool(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
                 Reason::Pending,
                 Reason::Available,
                 Reason::PoolAtZero,
@@ -96,23 +75,38 @@ impl ConditionType {
                 Reason::Unschedulable,
                 Reason::NotAvailable,
             ],
-            (Kind::Endpoint, Self::ResolvedRefs) => &[
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::TemplateNotFound],
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting],
+            Self::Scaling => {
+                &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
+            }
+            Self::Stalled => &[Reason::InvalidSpec],
+            Self::Delivering | Self::Complete | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_endpoint(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
+                Reason::Pending,
+                Reason::Programmed,
+                Reason::Suspended,
+                Reason::InvalidSpec,
+                Reason::AddressBlocked,
+                Reason::SecretNotFound,
+                Reason::SecretKeyMissing,
+                Reason::SecretForbidden,
+                Reason::PoolNotFound,
+            ],
+            Self::ResolvedRefs => &[
                 Reason::Resolved,
                 Reason::SecretNotFound,
                 Reason::SecretKeyMissing,
                 Reason::SecretForbidden,
                 Reason::PoolNotFound,
             ],
-            (Kind::Subscription, Self::ResolvedRefs) => &[Reason::Resolved, Reason::EndpointNotFound],
-            (Kind::Replay, Self::ResolvedRefs) => {
-                &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound]
-            }
-            (Kind::Endpoint | Kind::Subscription, Self::Programmed) => {
-                &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero]
-            }
-            (Kind::DispatcherPool, Self::ResolvedRefs) => &[Reason::Resolved, Reason::TemplateNotFound],
-            (Kind::DispatcherPool, Self::Programmed) => &[Reason::Programmed, Reason::Waiting],
-            (Kind::Endpoint, Self::Delivering) => &[
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            Self::Delivering => &[
                 Reason::Delivering,
                 Reason::NoTraffic,
                 Reason::NotRouted,
@@ -122,20 +116,45 @@ impl ConditionType {
                 Reason::Gone,
                 Reason::DisabledAfterFailures,
             ],
-            (Kind::Subscription | Kind::Replay | Kind::DispatcherPool, Self::Delivering)
-            | (Kind::Replay, Self::Programmed)
-            | (Kind::Endpoint | Kind::Subscription | Kind::DispatcherPool, Self::Complete)
-            | (Kind::Endpoint | Kind::Subscription | Kind::Replay, Self::Scaling) => &[],
-            (Kind::DispatcherPool, Self::Scaling) => {
-                &[Reason::AsMeasured, Reason::AtMaximum, Reason::NothingSucceeds, Reason::NotMeasured, Reason::External]
-            }
-            (_, Self::Reconciling) => &[Reason::Progressing, Reason::ProgressingWithRetry],
-            (Kind::Endpoint, Self::Stalled) => &[Reason::InvalidSpec, Reason::AddressBlocked],
-            (Kind::Replay, Self::Stalled) => &[Reason::InvalidSpec, Reason::InvalidFilter],
-            (Kind::Subscription, Self::Stalled) => {
-                &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform]
-            }
-            (Kind::DispatcherPool, Self::Stalled) => &[Reason::InvalidSpec],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::AddressBlocked],
+            Self::Complete | Self::Scaling | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_replay(self) -> &'static [Reason] {
+        match self {
+            Self::Ready | Self::Complete => &[
+                Reason::Pending,
+                Reason::Running,
+                Reason::Suspended,
+                Reason::Delivering,
+                Reason::Completed,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::EndpointNotFound,
+                Reason::SubscriptionNotFound,
+            ],
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::EndpointNotFound, Reason::SubscriptionNotFound],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::InvalidFilter],
+            Self::Programmed | Self::Delivering | Self::Scaling | Self::Reconciling => &[],
+        }
+    }
+
+    const fn reasons_of_subscription(self) -> &'static [Reason] {
+        match self {
+            Self::Ready => &[
+                Reason::Pending,
+                Reason::Programmed,
+                Reason::Suspended,
+                Reason::InvalidSpec,
+                Reason::InvalidFilter,
+                Reason::InvalidTransform,
+                Reason::EndpointNotFound,
+            ],
+            Self::ResolvedRefs => &[Reason::Resolved, Reason::EndpointNotFound],
+            Self::Programmed => &[Reason::Programmed, Reason::Waiting, Reason::PoolAtZero],
+            Self::Stalled => &[Reason::InvalidSpec, Reason::InvalidFilter, Reason::InvalidTransform],
+            Self::Delivering | Self::Complete | Self::Scaling | Self::Reconciling => &[],
         }
     }
 }
