@@ -97,6 +97,7 @@ impl fmt::Display for ReplayCursor {
 }
 
 /// Which deliveries a replay asks for, as far as the ledger decides it.
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayScope {
     /// Whose.

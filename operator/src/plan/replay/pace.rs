@@ -80,6 +80,7 @@ impl SettleClock {
 }
 
 /// Where a replay stands.
+#[expect(clippy::struct_excessive_bools, reason = "each holds or not, whatever the others do")]
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
     /// Whether its place is known.
