@@ -85,8 +85,9 @@ impl Driver {
 
     /// Takes one step. Answers how long until the next, if there is one.
     pub(super) async fn step(&mut self, ground: &Ground<'_>, routes: &mut Routes, now: Duration) -> Option<Duration> {
-        if now < self.retry_at {
-            return Some(self.retry_at - now);
+        let rest = self.retry_at.saturating_sub(now);
+        if !rest.is_zero() {
+            return Some(rest);
         }
         let standing = self.standing();
         let done = match next_step(&standing, &mut self.allowance, &self.settle, now) {

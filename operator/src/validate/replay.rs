@@ -1,6 +1,7 @@
 //! Replays.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 
 use crds::Replay;
 use crds::condition::Reason;
@@ -13,7 +14,11 @@ use super::{Problem, admission, in_order};
 
 /// All that is wrong with a replay, the gravest first. `in_effect` are the rows of the published table: what a replay
 /// names must be among them, for only then can what it finds be delivered.
-pub fn validate_replay(replay: &Replay, tenant: TenantId, in_effect: &HashSet<RowKey>) -> Vec<Problem> {
+pub fn validate_replay(
+    replay: &Replay,
+    tenant: TenantId,
+    in_effect: &HashSet<RowKey, impl BuildHasher>,
+) -> Vec<Problem> {
     let mut problems = admission(replay);
     let spec = &replay.spec;
     if problems.is_empty() {

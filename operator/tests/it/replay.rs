@@ -64,6 +64,7 @@ fn condition(harness: &Harness, type_: ConditionType) -> Option<(String, String)
     find(&status.conditions, type_).map(|condition| (condition.reason.clone(), condition.status.clone()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with a condition that may be absent")]
 fn is(reason: Reason, status: &str) -> Option<(String, String)> {
     Some((word(reason), status.to_owned()))
 }
@@ -250,7 +251,7 @@ fn counts_are_written_when_they_tell_something_new_and_not_too_often() {
     tell(&mut harness, ReplayRecord { matched: 2_000, ..first });
     let plan = harness.plan();
     assert!(plan.statuses.is_empty());
-    assert_eq!(plan.next_look_in, Some(FACTS_INTERVAL - Duration::from_secs(4)));
+    assert_eq!(plan.next_look_in, FACTS_INTERVAL.checked_sub(Duration::from_secs(4)));
     // What changes a condition is written at once.
     let looked = record(&harness, ReplayStage::Done, [2_000, 1_000, 0, 0]);
     tell(&mut harness, looked);

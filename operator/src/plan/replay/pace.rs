@@ -222,7 +222,7 @@ mod tests {
                 }
             }
         }
-        let seconds = (now - START).as_secs_f64();
+        let seconds = now.saturating_sub(START).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let started = started as f64;
         assert!(seconds > 60.0 && started <= 100.0 * seconds + 1.0, "{started} in {seconds} s");
@@ -244,7 +244,7 @@ mod tests {
         let mut now = START;
         for (ended, is_round_over) in [(0, true), (0, true), (0, true), (0, true), (0, false), (3, false), (0, true)] {
             clock.looked(ended, is_round_over, now);
-            pauses.push((clock.due_at - now).as_secs());
+            pauses.push(clock.due_at.saturating_sub(now).as_secs());
             now = clock.due_at;
         }
         assert_eq!(pauses, [2, 4, 8, 15, 0, 0, 1]);

@@ -189,7 +189,7 @@ fn set_conditions(
     match problems.iter().find(is_missing) {
         Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, describe(problem)),
         None => {
-            conditions.set(ConditionType::ResolvedRefs, True, Reason::Resolved, "Everything that is named is there")
+            conditions.set(ConditionType::ResolvedRefs, True, Reason::Resolved, "Everything that is named is there");
         }
     }
     conditions.set(ConditionType::Ready, *status, *reason, message.clone());

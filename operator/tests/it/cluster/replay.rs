@@ -8,7 +8,7 @@ use super::support::Cluster;
 
 const FIXED: &str = "Invalid value: cannot be changed; delete the replay and create another";
 
-fn replay(name: &str, patch: Value) -> DynamicObject {
+fn replay(name: &str, patch: &Value) -> DynamicObject {
     let mut spec = json!({
         "endpointRef": {"name": "e"},
         "sinceTime": "2026-01-31T09:00:00Z",
@@ -53,10 +53,10 @@ async fn a_wrong_replay_is_refused_with_a_sentence_that_helps() {
             "spec.perSecond: Invalid value: 0: spec.perSecond in body should be greater than or equal to 1",
         ),
     ] {
-        let answer = replays.create(&PostParams::default(), &replay("r", patch.clone())).await;
+        let answer = replays.create(&PostParams::default(), &replay("r", &patch)).await;
         assert_eq!(refusal(answer), words, "{patch}");
     }
-    let answer = replays.create(&PostParams::default(), &replay("r", json!({"states": ["Cancelled"]}))).await;
+    let answer = replays.create(&PostParams::default(), &replay("r", &json!({"states": ["Cancelled"]}))).await;
     let words =
         "spec.states[0]: Unsupported value: \"Cancelled\": supported values: \"Dead\", \"Delivered\", \"Missing\"";
     assert!(refusal(answer).contains(words));
@@ -66,7 +66,7 @@ async fn a_wrong_replay_is_refused_with_a_sentence_that_helps() {
 async fn only_the_pace_of_a_replay_can_be_changed() {
     let Some(cluster) = Cluster::with_kinds("replay-fixed").await else { return };
     let replays = cluster.objects(Kind::Replay);
-    let made = replays.create(&PostParams::default(), &replay("r", json!({"states": ["Dead"]}))).await.unwrap();
+    let made = replays.create(&PostParams::default(), &replay("r", &json!({"states": ["Dead"]}))).await.unwrap();
     assert_eq!(made.data["status"]["observedGeneration"], -1, "nobody has seen it");
     let change =
         async |patch: Value| replays.patch("r", &PatchParams::default(), &Patch::Merge(json!({"spec": patch}))).await;

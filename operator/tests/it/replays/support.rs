@@ -84,7 +84,7 @@ fn resources() -> String {
 /// The job that a plan makes of a replay of this name and these lines of spec.
 pub(crate) fn job_of(stage: &Stage, name: &str, spec: &str) -> ReplayJob {
     let mut world = Harness::of(&format!("{}{}", resources(), replay_in("shop", name, spec))).world;
-    world.published = stage.published.clone();
+    world.published.clone_from(&stage.published);
     // As if it had begun: one that is suspended has a job, too.
     for replay in &mut world.replays {
         let status = Arc::make_mut(replay).status.get_or_insert_default();
