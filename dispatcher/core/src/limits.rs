@@ -1,17 +1,23 @@
 //! Every limit of the data plane, with the reason for its size. Nothing else in the code invents one.
 
 mod access;
+mod broker;
 mod cluster;
 mod control;
+mod exchange;
 mod pools;
+mod replays;
 mod tools;
 
 use std::time::Duration;
 
 pub use self::access::*;
+pub use self::broker::*;
 pub use self::cluster::*;
 pub use self::control::*;
+pub use self::exchange::*;
 pub use self::pools::*;
+pub use self::replays::*;
 pub use self::tools::*;
 
 // --- What a producer may send -------------------------------------------------------------------
@@ -176,60 +182,6 @@ pub const OUTBOX_BOUND_LIFETIME: Duration = Duration::from_mins(1);
 /// How long counted attempts wait before they are written.
 pub const STATISTICS_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-// --- The broker ---------------------------------------------------------------------------------
-
-/// Largest envelope of a queue message, in bytes: the bodies, and 128 events with all attributes that one may have.
-pub const ENVELOPE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Longest name of a pool, in bytes: with what goes round it, it must fit into the 255 of a queue's name.
-pub const POOL_NAME_BYTES_MAX: usize = 200;
-/// Most pools that one process publishes to and consumes from.
-pub const POOLS_MAX: usize = 256;
-/// Most messages in one queue of the broker: the hard stop; publishers stop long before.
-pub const BROKER_QUEUE_MESSAGES_MAX: u32 = 8192;
-/// Most bytes in one queue of the broker.
-pub const BROKER_QUEUE_BYTES_MAX: u32 = 1024 * 1024 * 1024;
-/// How often the broker delivers one message before it drops it; the ledger still has the work.
-pub const BROKER_DELIVERIES_MAX: u32 = 20;
-/// Deliveries that may wait in one queue of the broker before anything is known about how fast it is emptied.
-pub const QUEUE_DELIVERIES_MIN: usize = 1024;
-/// Deliveries in one queue of the broker beyond which publishers of backlog hold back, however fast it is emptied.
-pub const QUEUE_DELIVERIES_MAX: usize = 131_072;
-/// How much work publishers keep in a queue of the broker: short against a lease, long against a look at the queue.
-pub const QUEUE_HORIZON: Duration = Duration::from_millis(1500);
-/// How often a queue of the broker is looked at while there is something in it.
-pub const QUEUE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a queue of the broker is looked at while nothing happens.
-pub const QUEUE_LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// Most calls that publish at once; each has a channel of its own.
-pub const PUBLISH_CHANNELS_MAX: usize = 16;
-/// Most messages of one call that the broker has not confirmed.
-pub const PUBLISH_WINDOW_MESSAGES_MAX: usize = 256;
-/// Most bytes of messages that the broker has not confirmed.
-pub const PUBLISH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a publisher waits for the broker; a later answer is worth nothing, the lease is over.
-pub const PUBLISH_DEADLINE: Duration = LEASE;
-/// How long confirms may be missing before the connection is given up.
-pub const PUBLISH_CONFIRM_DEADLINE: Duration = Duration::from_mins(1);
-/// Fewest messages of one queue that the broker sends ahead of acknowledgements: one is being worked on, one waits.
-pub const PREFETCH_MESSAGES_MIN: u16 = 2;
-/// Most messages of one queue that the broker sends ahead of acknowledgements.
-pub const PREFETCH_MESSAGES_MAX: u16 = 512;
-/// Most bytes of one queue that the broker sends ahead of acknowledgements, by the average size of its messages.
-pub const PREFETCH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a connection to the broker may take to open.
-pub const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the broker may take to say hello, and to answer a request.
-pub const BROKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Shortest pause before the next attempt to reach the broker; it doubles.
-pub const BROKER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause before the next attempt to reach the broker.
-pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long a queue of the broker may be without a leader until it is deleted and made anew.
-pub const QUEUE_LEADERLESS_MAX: Duration = Duration::from_secs(10);
-/// Silence of the broker, in seconds, after which it counts as lost (twice this, AMQP 0-9-1, 4.2.7). So does a process of
-/// ours that stands: until then the broker hands it work that nobody does. A false alarm costs a reconnection.
-pub const BROKER_HEARTBEAT_SECONDS: u16 = 2;
-
 // --- Time of our own ----------------------------------------------------------------------------
 
 /// Lease of published work: how long before somebody else may take it over.
@@ -275,80 +227,6 @@ pub const DELETION_GRACE: Duration = Duration::from_mins(10);
 /// the subscription adopts it by then. The wait grows with the absence: some five looks within [`DELETION_GRACE`], each
 /// of which costs the ledger a claim and a rewrite. For a million deliveries that is 8,000 a second on average.
 pub const DELETED_SUBSCRIPTION_PAUSE: Duration = Duration::from_mins(1);
-
-// --- Outbound exchanges -------------------------------------------------------------------------
-
-/// Most exchanges in flight on the fast track of one process (64 to 256 measured best on two cores).
-pub const FAST_TRACK_EXCHANGES_MAX: usize = 128;
-/// Most exchanges in flight on the slow track of one process; bounds their memory.
-pub const SLOW_TRACK_EXCHANGES_MAX: usize = 2048;
-/// Most bytes of a response body that are read and kept.
-pub const RESPONSE_EXCERPT_BYTES_MAX: usize = 16 * 1024;
-/// Default deadline of one exchange.
-pub const TIMEOUT_SECONDS_DEFAULT: u32 = 15;
-/// Largest deadline of one exchange.
-pub const TIMEOUT_SECONDS_MAX: u32 = 60;
-/// Most headers in a response; one that has more is not HTTP for us.
-pub const RESPONSE_HEADERS_MAX: usize = 100;
-/// How long one connection may take to open, TLS not included, within the deadline of the exchange.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most addresses of one host that are looked at; a name with more is refused.
-pub const HOST_ADDRESSES_MAX: usize = 64;
-/// Most idle connections kept to one host.
-pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 64;
-/// How long an idle connection is kept.
-pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
-/// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
-pub const TLS_AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
-/// Most certificate authorities that one endpoint trusts.
-pub const TLS_AUTHORITIES_MAX: usize = 512;
-/// Most bytes of a client certificate with its chain; a receiver need not read more than 64 KiB of them.
-pub const TLS_CHAIN_BYTES_MAX: usize = 64 * 1024;
-/// Most certificates in the chain of a client certificate.
-pub const TLS_CHAIN_CERTIFICATES_MAX: usize = 10;
-/// Most bytes of the key of a client certificate; RSA with 16384 bits takes 13 KB.
-pub const TLS_KEY_BYTES_MAX: usize = 16 * 1024;
-/// Most TLS identities whose clients are kept; each holds its authorities, those of the system some 150 KB.
-pub const IDENTITY_CLIENTS_MAX: usize = 512;
-/// How long a client of a TLS identity is kept that is not used; at the latest after twice as long it is gone.
-pub const IDENTITY_CLIENT_LIFETIME: Duration = Duration::from_mins(5);
-/// Most clients of TLS identities that are built at once, on threads for blocking work.
-pub const IDENTITY_CLIENT_BUILDS_MAX: usize = 4;
-/// Largest pause that a `Retry-After` may ask for.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-/// Default bound on exchanges in flight to one endpoint.
-pub const MAX_IN_FLIGHT_DEFAULT: u32 = 32;
-/// Largest bound on exchanges in flight to one endpoint.
-pub const MAX_IN_FLIGHT_MAX: u32 = 256;
-
-// --- Access tokens ------------------------------------------------------------------------------
-
-/// How long a token endpoint may take to answer. Asking goes on when the exchange that wanted the token has given up.
-pub const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is kept of an exchange's deadline for the request itself when it waits for a token, as a divisor.
-pub const TOKEN_REQUEST_SHARE: u32 = 10;
-/// Fewest bytes at the end of an excerpt that are taken for the beginning of an access token that was cut.
-pub const TOKEN_PREFIX_BYTES_MIN: usize = 4;
-/// Longest access token, in bytes: a common bound of servers on the size of all headers.
-pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Longest error code of a token endpoint that is told, in bytes. Those of RFC 6749 have at most 22.
-pub const TOKEN_ERROR_CODE_BYTES_MAX: usize = 64;
-/// How long an access token is used that does not say when it expires.
-pub const TOKEN_LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
-/// Shortest lifetime of an access token that is believed: one that claims less must not be asked for at every use.
-pub const TOKEN_LIFETIME_MIN: Duration = Duration::from_secs(1);
-/// Longest lifetime of an access token that is believed.
-pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
-/// How long before it expires an access token is used no more: clocks differ, and requests travel.
-pub const TOKEN_EXPIRY_MARGIN: Duration = Duration::from_secs(10);
-/// How long before an access token is used no more the next one is asked for.
-pub const TOKEN_REFRESH_AHEAD: Duration = Duration::from_mins(1);
-/// The same two times are no more than this part of a token's lifetime, as a divisor: some live for a minute.
-pub const TOKEN_LIFETIME_SHARE: u32 = 5;
-/// Pause before a token endpoint is asked again that gave no token; it doubles.
-pub const TOKEN_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause before a token endpoint is asked again.
-pub const TOKEN_RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 // --- Retries ------------------------------------------------------------------------------------
 
@@ -411,38 +289,6 @@ pub const MAINTENANCE_RETRY_PAUSE: Duration = Duration::from_secs(30);
 pub const RETENTION_DAYS_DEFAULT: u32 = RETRY_AGE_SECONDS_MAX / (24 * 60 * 60) + 1;
 /// Most days that can be asked for.
 pub const RETENTION_DAYS_MAX: u32 = 3650;
-
-// --- Replays ------------------------------------------------------------------------------------
-
-/// Deliveries or events that a replay looks at in one step.
-pub const REPLAY_PAGE_ROWS_MAX: u32 = 1000;
-/// Bytes of bodies that a replay reads in one step, beside the first.
-pub const REPLAY_PAGE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Deliveries that one step of a replay starts: as many rows as an outcome batch, so that no other write waits long.
-pub const REPLAY_STEP_DELIVERIES_MAX: usize = 500;
-/// Runs of a replay that are looked at at once to see whether they are over.
-pub const REPLAY_SETTLE_ROWS_MAX: u32 = 1000;
-/// Deliveries of one replay that are open at once. A replay waits for some to be finished before it starts more, so that
-/// one to an endpoint that is down does not use up what its tenant may have waiting.
-pub const REPLAY_OPEN_MAX: u64 = 10_000;
-/// Replays that look for deliveries at once, in all; the others wait for their turn.
-pub const REPLAYS_RUNNING_MAX: usize = 64;
-/// Of these, the ones of one tenant.
-pub const REPLAYS_RUNNING_PER_TENANT_MAX: usize = 8;
-/// Replays of one tenant that a ledger remembers, newest first.
-pub const REPLAYS_REMEMBERED_MAX: u32 = 10_000;
-/// Complete replays of which a worker still knows, newest first.
-pub const REPLAYS_FINISHED_KEPT_MAX: usize = 1000;
-/// Shortest time between two steps of a replay that start something: a slow one starts several at once, not one a commit.
-pub const REPLAY_STEP_INTERVAL: Duration = Duration::from_millis(250);
-/// How long to wait before looking again at runs that are not over.
-pub const REPLAY_SETTLE_INTERVAL: Duration = Duration::from_secs(1);
-/// The same, when a whole round has found none that was over.
-pub const REPLAY_SETTLE_INTERVAL_MAX: Duration = Duration::from_secs(15);
-/// How long to wait after the ledger has not answered.
-pub const REPLAY_RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// Shortest time between two reports of a replay's counts to whoever writes its status.
-pub const REPLAY_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 // --- Serving HTTP -------------------------------------------------------------------------------
 
