@@ -1,11 +1,16 @@
 //! Every CEL rule of the schemas: an object that keeps it and one that breaks it and nothing else.
 
+mod auth;
+mod pool;
+mod retry;
+
 use std::collections::BTreeSet;
 
 use crds::Kind;
 use crds::definition::openapi_schema;
 use serde_json::{Value, json};
 
+use self::auth::oauth2;
 use crate::replay::{self, FIXED_MESSAGE};
 use crate::support::{merge, object, problems, walk};
 
@@ -27,9 +32,6 @@ fn subscription(field: &str, message: &'static str, accepted: Value, refused: Va
 }
 
 pub(crate) const NAME_MESSAGE: &str = "must be the name of an object: lower case letters, digits, - and .";
-fn pool(field: &str, message: &'static str, accepted: Value, refused: Value) -> Row {
-    Row { kind: Kind::DispatcherPool, ..endpoint(field, message, accepted, refused) }
-}
 
 /// The object that a row's patch makes. Rules of the object as a whole are about its metadata.
 fn patched(row: &Row, patch: &Value) -> Value {
@@ -49,13 +51,12 @@ fn printed(field: &str, message: &str) -> String {
 fn rows() -> Vec<Row> {
     let mut rows = url_rows();
     rows.extend(header_rows());
-    rows.extend(auth_rows());
-    rows.extend(oauth2_rows());
-    rows.extend(retry_rows());
+    rows.extend(auth::rows());
+    rows.extend(retry::rows());
     rows.extend(secret_rows());
     rows.extend(tls_rows());
     rows.extend(replay::rows());
-    rows.extend(pool_rows());
+    rows.extend(pool::rows());
     rows.extend([
         endpoint(
             "spec.recipient",
@@ -96,68 +97,6 @@ fn rows() -> Vec<Row> {
         ),
     ]);
     rows
-}
-
-fn pool_rows() -> Vec<Row> {
-    let toleration = |toleration: Value| json!({"template": {"tolerations": [toleration]}});
-    let quantity = |list: &str, quantity: &str| json!({"template": {"resources": {list: {"cpu": quantity}}}});
-    let quantity_message = "must be a quantity such as 500m, 2 or 256Mi";
-    vec![
-        pool(
-            "",
-            "metadata.name must have at most 40 lower case letters, digits and -, and begin with a letter",
-            json!({"name": "a-234567890123456789012345678901234567-0"}),
-            json!({"name": "a.b"}),
-        ),
-        pool(
-            "",
-            "metadata.name must not be default: that pool belongs to the installation and is set up there",
-            json!({"name": "default-2"}),
-            json!({"name": "default"}),
-        ),
-        pool(
-            "spec.maxReplicas",
-            "must not be smaller than minReplicas (when absent they are 10 and 2)",
-            json!({"minReplicas": 10}),
-            json!({"maxReplicas": 1}),
-        ),
-        pool(
-            "spec.scaling.stabilizationSeconds",
-            "belongs to mode Backlog: in mode External whoever sets the replicas has a window of its own",
-            json!({"scaling": {"stabilizationSeconds": 60}}),
-            json!({"scaling": {"mode": "External", "stabilizationSeconds": 60}}),
-        ),
-        pool(
-            "spec.template.resources.requests{}",
-            quantity_message,
-            quantity("requests", "1.5"),
-            quantity("requests", "1 core"),
-        ),
-        pool(
-            "spec.template.resources.limits{}",
-            quantity_message,
-            quantity("limits", "100m"),
-            quantity("limits", "-1"),
-        ),
-        pool(
-            "spec.template.tolerations[0]",
-            "set key, or operator Exists for every taint",
-            toleration(json!({"operator": "Exists"})),
-            toleration(json!({"operator": "Equal"})),
-        ),
-        pool(
-            "spec.template.tolerations[0].value",
-            "belongs to operator Equal",
-            toleration(json!({"key": "dedicated", "value": "hooks"})),
-            toleration(json!({"key": "dedicated", "operator": "Exists", "value": "hooks"})),
-        ),
-        pool(
-            "spec.template.tolerations[0].tolerationSeconds",
-            "belongs to effect NoExecute",
-            toleration(json!({"key": "a", "effect": "NoExecute", "tolerationSeconds": 30})),
-            toleration(json!({"key": "a", "effect": "NoSchedule", "tolerationSeconds": 30})),
-        ),
-    ]
 }
 
 fn url_rows() -> Vec<Row> {
@@ -236,177 +175,6 @@ fn header_rows() -> Vec<Row> {
             "must be printable ASCII without line breaks",
             json!({"headers": [{"name": "X-Team", "value": ""}]}),
             json!({"headers": [{"name": "X-Team", "value": "a\r\nHost: b"}]}),
-        ),
-    ]
-}
-
-fn auth_rows() -> Vec<Row> {
-    let key = json!({"name": "hook", "key": "credential"});
-    let basic = json!({"auth": {"type": "Basic", "username": "hooks", "passwordSecretKeyRef": key}});
-    let bearer = json!({"auth": {"type": "Bearer", "tokenSecretKeyRef": key}});
-    let with = |base: &Value, field: &str, value: Value| {
-        let mut changed = base.clone();
-        changed["auth"][field] = value;
-        changed
-    };
-    vec![
-        endpoint(
-            "spec.auth",
-            "type Basic needs username and passwordSecretKeyRef",
-            basic.clone(),
-            with(&basic, "username", Value::Null),
-        ),
-        endpoint(
-            "spec.auth.username",
-            "belongs to type Basic",
-            basic.clone(),
-            with(&bearer, "username", json!("hooks")),
-        ),
-        endpoint(
-            "spec.auth.passwordSecretKeyRef",
-            "belongs to type Basic",
-            basic.clone(),
-            with(&bearer, "passwordSecretKeyRef", key.clone()),
-        ),
-        endpoint(
-            "spec.auth",
-            "type Bearer needs tokenSecretKeyRef",
-            bearer.clone(),
-            json!({"auth": {"type": "Bearer"}}),
-        ),
-        endpoint(
-            "spec.auth.tokenSecretKeyRef",
-            "belongs to type Bearer",
-            bearer,
-            with(&basic, "tokenSecretKeyRef", key),
-        ),
-        endpoint(
-            "spec.auth.username",
-            "must be printable ASCII without a colon",
-            basic.clone(),
-            with(&basic, "username", json!("a:b")),
-        ),
-    ]
-}
-
-/// An endpoint with the fields of the client credentials grant that are required, and this merged into them.
-fn oauth2(patch: &Value) -> Value {
-    let mut grant = json!({
-        "tokenUrl": "https://login.example.com/oauth2/token",
-        "clientId": "hooks",
-        "clientSecretSecretKeyRef": {"name": "hook", "key": "secret"},
-    });
-    for (field, value) in patch.as_object().into_iter().flatten() {
-        grant[field] = value.clone();
-    }
-    // What is null is removed when the patch is merged into a spec.
-    json!({"auth": {"type": "OAuth2", "oauth2": grant}})
-}
-
-fn oauth2_rows() -> Vec<Row> {
-    let with = |field: &str, value: Value| oauth2(&json!({field: value}));
-    let bearer = json!({"type": "Bearer", "tokenSecretKeyRef": {"name": "hook", "key": "token"}});
-    let mut misplaced = oauth2(&json!({}));
-    misplaced["auth"]["type"] = bearer["type"].clone();
-    misplaced["auth"]["tokenSecretKeyRef"] = bearer["tokenSecretKeyRef"].clone();
-    let printable = "must be printable ASCII without line breaks";
-    vec![
-        endpoint("spec.auth", "type OAuth2 needs oauth2", oauth2(&json!({})), json!({"auth": {"type": "OAuth2"}})),
-        endpoint("spec.auth.oauth2", "belongs to type OAuth2", json!({"auth": bearer}), misplaced),
-        endpoint(
-            "spec.auth.oauth2",
-            "set exactly one of clientId and clientIdSecretKeyRef",
-            oauth2(&json!({"clientId": null, "clientIdSecretKeyRef": {"name": "hook", "key": "id"}})),
-            with("clientIdSecretKeyRef", json!({"name": "hook", "key": "id"})),
-        ),
-        endpoint(
-            "spec.auth.oauth2.tokenUrl",
-            "must be an absolute URL in ASCII that begins with https:// or http://",
-            with("tokenUrl", json!("http://localhost:8080/token?tenant=a@b")),
-            with("tokenUrl", json!("login.example.com/token")),
-        ),
-        endpoint(
-            "spec.auth.oauth2.tokenUrl",
-            "must not contain a user name or password; use clientId and clientSecretSecretKeyRef",
-            with("tokenUrl", json!("https://login.example.com/@acme")),
-            with("tokenUrl", json!("https://hooks:secret@login.example.com/token")),
-        ),
-        endpoint(
-            "spec.auth.oauth2.tokenUrl",
-            "must not contain a fragment",
-            with("tokenUrl", json!("https://login.example.com/a%23b")),
-            with("tokenUrl", json!("https://login.example.com/a#b")),
-        ),
-        endpoint(
-            "spec.auth.oauth2.clientId",
-            printable,
-            with("clientId", json!("hooks of Acme: 1")),
-            with("clientId", json!("hooks\n")),
-        ),
-        endpoint(
-            "spec.auth.oauth2.audience",
-            printable,
-            with("audience", json!("https://api.example.com/ hooks")),
-            with("audience", json!("h\u{f6}ren")),
-        ),
-        endpoint(
-            "spec.auth.oauth2.scopes[0]",
-            "must be one scope: printable ASCII without spaces, quotation marks and backslashes",
-            with("scopes", json!(["hooks.write", "https://api.example.com/.default", "!#[]~"])),
-            with("scopes", json!(["hooks.read hooks.write"])),
-        ),
-    ]
-}
-
-fn retry_rows() -> Vec<Row> {
-    let exponential = json!({"retry": {"type": "Exponential", "initialDelaySeconds": 5, "maxDelaySeconds": 60}});
-    let linear =
-        json!({"retry": {"type": "Linear", "initialDelaySeconds": 5, "stepSeconds": 5, "maxDelaySeconds": 60}});
-    let fixed = json!({"retry": {"type": "Fixed", "delaySeconds": 5}});
-    let schedule = json!({"retry": {"scheduleSeconds": [1, 2, 3]}});
-    let growing = "belongs to the types Exponential and Linear";
-    let retry = |field: &str, message, accepted: &Value, refused| {
-        endpoint(&format!("spec.retry{field}"), message, accepted.clone(), json!({"retry": refused}))
-    };
-    vec![
-        retry(
-            "",
-            "type Exponential needs initialDelaySeconds and maxDelaySeconds",
-            &exponential,
-            json!({"type": "Exponential", "initialDelaySeconds": 5}),
-        ),
-        retry(
-            "",
-            "type Linear needs initialDelaySeconds, stepSeconds and maxDelaySeconds",
-            &linear,
-            json!({"type": "Linear", "initialDelaySeconds": 5, "maxDelaySeconds": 60}),
-        ),
-        retry("", "type Fixed needs delaySeconds", &fixed, json!({"type": "Fixed"})),
-        retry(".initialDelaySeconds", growing, &linear, json!({"initialDelaySeconds": 5})),
-        retry(
-            ".maxDelaySeconds",
-            growing,
-            &exponential,
-            json!({"type": "Fixed", "delaySeconds": 5, "maxDelaySeconds": 60}),
-        ),
-        retry(
-            ".stepSeconds",
-            "belongs to type Linear",
-            &linear,
-            json!({"type": "Exponential", "initialDelaySeconds": 5, "stepSeconds": 5, "maxDelaySeconds": 60}),
-        ),
-        retry(".delaySeconds", "belongs to type Fixed", &fixed, json!({"type": "Schedule", "delaySeconds": 5})),
-        retry(
-            ".scheduleSeconds",
-            "belongs to type Schedule",
-            &schedule,
-            json!({"type": "Fixed", "delaySeconds": 5, "scheduleSeconds": [1]}),
-        ),
-        retry(
-            ".maxDelaySeconds",
-            "must not be smaller than initialDelaySeconds",
-            &exponential,
-            json!({"type": "Exponential", "initialDelaySeconds": 61, "maxDelaySeconds": 60}),
         ),
     ]
 }
