@@ -1,36 +1,37 @@
 //! Who may know whom, read from cargo itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cargo_metadata::MetadataCommand;
 
-fn metadata() -> Metadata {
-    MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).exec().unwrap()
+/// The names of all packages that these are built from, on any platform.
+///
+/// It is the tree that is asked: in it a package is resolved by what it asks for itself, while the metadata has for
+/// each dependency the features that the whole workspace asks for, and what no feature turns on.
+fn built_from(selection: &[&str]) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--all-features", "--target", "all", "--edges", "normal,build"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .args(selection)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Everything that a workspace package is built from, itself excluded, by package name.
-fn closure(metadata: &Metadata, root: &str) -> BTreeSet<String> {
-    let resolve = metadata.resolve.as_ref().unwrap();
-    let names: BTreeMap<_, _> = metadata.packages.iter().map(|package| (&package.id, package.name.as_str())).collect();
-    let start =
-        resolve.nodes.iter().find(|node| names[&node.id] == root && metadata.workspace_members.contains(&node.id));
-    let mut open = vec![start.unwrap_or_else(|| panic!("{root} is no workspace package"))];
-    let mut seen = BTreeSet::new();
-    while let Some(node) = open.pop() {
-        for dependency in &node.deps {
-            let shipped = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
-            if shipped && seen.insert(names[&dependency.pkg].to_owned()) {
-                open.push(resolve.nodes.iter().find(|node| node.id == dependency.pkg).unwrap());
-            }
-        }
-    }
-    seen
+/// What a workspace package is built from, with all features that it has, itself excluded.
+fn closure(package: &str) -> BTreeSet<String> {
+    let mut names = built_from(&["--package", package]);
+    assert!(names.remove(package), "{package} is not in its own tree");
+    names
 }
 
 #[test]
 fn the_core_knows_nobody() {
-    let closure = closure(&metadata(), "dispatcher-core");
+    let closure = closure("dispatcher-core");
     let strangers =
         ["tokio", "kube", "kube-core", "k8s-openapi", "sqlx", "lapin", "reqwest", "hyper", "axum", "rand", "tracing"];
     for stranger in strangers {
@@ -43,7 +44,7 @@ fn the_core_knows_nobody() {
 
 #[test]
 fn the_data_plane_has_never_heard_of_kubernetes() {
-    let closure = closure(&metadata(), "dispatcher");
+    let closure = closure("dispatcher");
     for stranger in ["kube", "kube-core", "kube-client", "k8s-openapi", "crds", "operator"] {
         assert!(!closure.contains(stranger), "dispatcher depends on {stranger}");
     }
@@ -51,7 +52,8 @@ fn the_data_plane_has_never_heard_of_kubernetes() {
 
 #[test]
 fn the_resource_types_know_only_the_derive_of_kube() {
-    let closure = closure(&metadata(), "crds");
+    let closure = closure("crds");
+    assert!(closure.contains("kube-derive"));
     for stranger in
         ["tokio", "kube-client", "kube-runtime", "reqwest", "sqlx", "dispatcher", "dispatcher-core", "operator"]
     {
@@ -61,16 +63,7 @@ fn the_resource_types_know_only_the_derive_of_kube() {
 
 #[test]
 fn there_is_one_tls_provider() {
-    // The metadata also lists what no feature turns on; the tree is what is built.
-    let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--workspace", "--locked", "--target", "all", "--edges", "normal,build"])
-        .args(["--prefix", "none", "--format", "{p}"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    let built: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let built = built_from(&["--workspace"]);
     for stranger in ["ring", "native-tls", "openssl", "openssl-sys"] {
         assert!(!built.contains(stranger), "the workspace ships {stranger}");
     }
@@ -79,7 +72,8 @@ fn there_is_one_tls_provider() {
 
 #[test]
 fn every_dependency_of_a_package_comes_from_the_one_table() {
-    let metadata = metadata();
+    let metadata =
+        MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).exec().unwrap();
     for package in metadata.workspace_packages() {
         let manifest = std::fs::read_to_string(&package.manifest_path).unwrap();
         let mut section = String::new();
