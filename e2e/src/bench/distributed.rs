@@ -71,7 +71,7 @@ pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
     let servers = Servers::start().await?;
     let mut repeats = Vec::new();
     for number in 0..effort.repeats {
-        repeats.push(repeat(&servers, sink, effort, number % 2 == 0).await?);
+        repeats.push(Box::pin(repeat(&servers, sink, effort, number % 2 == 0)).await?);
     }
     let mut rows = rows(&repeats);
     rows.extend(counted(&servers, sink, effort).await?);

@@ -52,7 +52,7 @@ pub async fn run(pairs: &[Pair], effort: Effort) -> Result<Vec<Row>> {
     for pair in pairs {
         rows.extend(match pair {
             Pair::Embedded => embedded::measure(&sink, effort).await?,
-            Pair::Distributed => distributed::measure(&sink, effort).await?,
+            Pair::Distributed => Box::pin(distributed::measure(&sink, effort)).await?,
         });
     }
     Ok(rows)

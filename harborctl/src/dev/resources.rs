@@ -124,7 +124,7 @@ impl Resources {
         let state = operator::apply::load_world_state(&**ground.ledger).await.map_err(|error| unavailable(&error))?;
         let mut world = self.store.world();
         state.fill(&mut world);
-        world.replay_progress = (*ground.replays.progress()).clone();
+        world.replay_progress.clone_from(&ground.replays.progress());
         self.forget_other_replays(&world);
         let known: Vec<ObjectStatus> = self.statuses.values().cloned().collect();
         world.set_statuses(&known);

@@ -409,7 +409,7 @@ mod tests {
             running: 2,
             wanted: 3,
         };
-        metrics.set_pools(&[gauges.clone()]);
+        metrics.set_pools(std::slice::from_ref(&gauges));
         metrics.set_pools(&[PoolGauges { pool: "default".into(), ..gauges }]);
         let text = metrics.render().unwrap();
         assert!(!text.contains("gone"), "{text}");

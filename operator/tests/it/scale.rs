@@ -13,8 +13,8 @@ use self::simulation::{Course, Load, noise, run};
 const POLICY: ScalePolicy = ScalePolicy {
     replicas_min: 1,
     replicas_max: 20,
-    drain_target: Duration::from_secs(60),
-    stabilization: Duration::from_secs(300),
+    drain_target: Duration::from_mins(1),
+    stabilization: Duration::from_mins(5),
 };
 
 /// What one dispatcher does in a second unless a test says otherwise.

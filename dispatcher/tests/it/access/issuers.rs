@@ -126,7 +126,7 @@ fn only_when_asked() -> FetchTimes {
 
 /// A gate with what it depends on.
 struct Gate {
-    gate: TokenGate,
+    tokens: TokenGate,
     metrics: Arc<Metrics>,
     table: watch::Sender<Arc<Snapshot>>,
     stop: CancellationToken,
@@ -143,12 +143,12 @@ impl Gate {
         let config = TokenConfig { times, ..TokenConfig::read(file.map(Path::to_owned)).unwrap() };
         let (table, snapshot) = watch::channel(Arc::new(Snapshot::empty()));
         let metrics = Arc::new(Metrics::new());
-        let (gate, task): (TokenGate, IssuersTask) =
+        let (tokens, task): (TokenGate, IssuersTask) =
             TokenGate::new(&config, snapshot, ResolverConfig::default(), BodyReader::default(), Arc::clone(&metrics))
                 .unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
-        Self { gate, metrics, table, stop }
+        Self { tokens, metrics, table, stop }
     }
 
     /// A gate with one issuer, whose keys a server publishes.
@@ -159,7 +159,7 @@ impl Gate {
     }
 
     async fn check(&self, token: &str) -> Result<(), AccessError> {
-        self.gate.principal(token).await.map(drop)
+        self.tokens.principal(token).await.map(drop)
     }
 
     async fn becomes(&self, token: &str, expected: Result<(), AccessError>) {

@@ -148,7 +148,7 @@ async fn no_route_answers_without_a_token() {
 #[tokio::test]
 async fn every_route_takes_its_scope_or_admin_and_no_other() {
     let secured = Secured::start().await;
-    for rule in ROUTES.iter() {
+    for rule in &ROUTES {
         for scope in Scope::ALL {
             let path = path_of(&rule.method, rule.path, "shop");
             let answer = secured.with(rule.method.clone(), &path, &json!({"scope": scope.as_str()})).await;
@@ -174,7 +174,7 @@ async fn every_route_takes_its_scope_or_admin_and_no_other() {
 async fn another_tenant_is_not_there_whether_or_not_it_exists() {
     let secured = Secured::start().await;
     let all = json!({"scope": "admin"});
-    for rule in ROUTES.iter() {
+    for rule in &ROUTES {
         let mut bodies = Vec::new();
         for tenant in ["bank", "nobody", "%62ank", "shop%2f", "SHOP", "%ff"] {
             let answer = secured.with(rule.method.clone(), &path_of(&rule.method, rule.path, tenant), &all).await;

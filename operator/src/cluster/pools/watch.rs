@@ -57,9 +57,10 @@ impl PoolSources {
         };
         tasks.spawn(watch.run(shutdown.clone()));
         if config.default.is_some() {
-            sources.follow(Watched::Deployments, &sources.deployments, config, states, tasks, shutdown);
-            sources.follow(Watched::PodDisruptionBudgets, &sources.disruption_budgets, config, states, tasks, shutdown);
-            sources.follow(Watched::Services, &sources.services, config, states, tasks, shutdown);
+            let mut follower = Follower { config, states, changed: &sources.changed, tasks, shutdown };
+            follower.follow(Watched::Deployments, &sources.deployments);
+            follower.follow(Watched::PodDisruptionBudgets, &sources.disruption_budgets);
+            follower.follow(Watched::Services, &sources.services);
         } else {
             // Nothing is made, so nothing is to be followed, and the permission may be missing.
             sources.deployments.take(Arrived::List(Vec::new()));
@@ -67,37 +68,6 @@ impl PoolSources {
             sources.services.take(Arrived::List(Vec::new()));
         }
         sources
-    }
-
-    fn follow<K>(
-        &self,
-        watched: Watched,
-        children: &Arc<Children<K>>,
-        config: &PoolsConfig,
-        states: &Arc<WatchStates>,
-        tasks: &mut JoinSet<()>,
-        shutdown: &CancellationToken,
-    ) where
-        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug
-            + Send
-            + Sync
-            + 'static,
-    {
-        let api: Api<K> = Api::namespaced(config.client.clone(), &config.namespace);
-        let (children, changed, states) = (Arc::clone(children), Arc::clone(&self.changed), Arc::clone(states));
-        let (resync, shutdown, namespace) = (config.resync, shutdown.clone(), config.namespace.clone());
-        tasks.spawn(async move {
-            let name = states.register(watched, Some(&namespace));
-            let take = |event| {
-                children.take(event);
-                changed.notify_one();
-            };
-            let begin = || watcher::watcher(api.clone(), watch_config().labels(POOL_LABEL));
-            shutdown.run_until_cancelled(follow(begin, take, (&states, &name), resync)).await;
-        });
     }
 
     /// Waits for a change of the objects.
@@ -129,6 +99,41 @@ impl PoolSources {
             services: self.services.all(),
             ..PoolWorld::default()
         }
+    }
+}
+
+/// Starts the watches of what is made of pools.
+struct Follower<'a> {
+    config: &'a PoolsConfig,
+    states: &'a Arc<WatchStates>,
+    changed: &'a Arc<Notify>,
+    tasks: &'a mut JoinSet<()>,
+    shutdown: &'a CancellationToken,
+}
+
+impl Follower<'_> {
+    fn follow<K>(&mut self, watched: Watched, children: &Arc<Children<K>>)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<K> = Api::namespaced(self.config.client.clone(), &self.config.namespace);
+        let (children, changed, states) = (Arc::clone(children), Arc::clone(self.changed), Arc::clone(self.states));
+        let (resync, shutdown, namespace) = (self.config.resync, self.shutdown.clone(), self.config.namespace.clone());
+        self.tasks.spawn(async move {
+            let name = states.register(watched, Some(&namespace));
+            let take = |event| {
+                children.take(event);
+                changed.notify_one();
+            };
+            let begin = || watcher::watcher(api.clone(), watch_config().labels(POOL_LABEL));
+            shutdown.run_until_cancelled(follow(begin, take, (&states, &name), resync)).await;
+        });
     }
 }
 

@@ -125,11 +125,11 @@ async fn a_workload_publishes_to_its_own_namespace_with_its_own_token() {
     let (service, shutdown) = serve(folder.path(), rows).await;
     let (ours, others) = (token(&cluster, &["harborhook"]).await, token(&cluster, &["other"]).await);
     for (tenant, token, status) in [
-        (&*cluster.namespace(), &*ours, "202"),
+        (cluster.namespace(), &*ours, "202"),
         ("other", &*ours, "404"),
         ("nobody", &*ours, "404"),
-        (&*cluster.namespace(), &*others, "401"),
-        (&*cluster.namespace(), "nonsense", "401"),
+        (cluster.namespace(), &*others, "401"),
+        (cluster.namespace(), "nonsense", "401"),
     ] {
         assert_eq!(publish(service.address, tenant, token).await, status, "{tenant}");
     }

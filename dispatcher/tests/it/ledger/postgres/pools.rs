@@ -46,6 +46,7 @@ const MILLION: &str = "
 /// Prints what it takes: `cargo test -p dispatcher --test it a_million -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "takes a minute; run it to measure"]
+#[expect(clippy::print_stderr, reason = "what was measured is told")]
 async fn a_million_deliveries_are_counted_up_to_the_bound() {
     let Some(database) = database().await else { return };
     let (ledger, mut beside) = (connect(&database).await, raw(&database).await);

@@ -33,7 +33,7 @@ fn parameters(folder: &TempDir, name: &str, trusted: &Authority, client: Option<
     let mut parameters = format!("sslmode=verify-full&sslrootcert={}", file("authority", &trusted.pem()));
     if let Some(client) = client {
         let (certificate, key) = (file("certificate", &client.chain_pem), file("key", &client.key_pem()));
-        parameters += &format!("&sslcert={certificate}&sslkey={key}");
+        parameters.extend(["&sslcert=", &certificate, "&sslkey=", &key]);
     }
     parameters
 }
