@@ -29,6 +29,14 @@ pub fn dispatcher() -> Result<&'static Path> {
     once(&BINARY, "dispatcher")
 }
 
+/// Folder with the three programs of an image, each built on first use.
+pub fn binaries() -> Result<&'static Path> {
+    static BINARY: Binary = Binary::new();
+    harborctl()?;
+    dispatcher()?;
+    once(&BINARY, "operator")?.parent().context("the programs are in no folder")
+}
+
 type Binary = OnceLock<std::result::Result<PathBuf, String>>;
 
 fn once(binary: &'static Binary, package: &str) -> Result<&'static Path> {
