@@ -77,11 +77,11 @@ impl Sources {
         &self.changed
     }
 
-    /// Whether everything has been listed once, and every Secret that is named has been asked for.
+    /// Whether everything that routes follow from has been listed once, and every Secret that is named has been asked
+    /// for. A replay that is not listed yet only begins later.
     pub fn is_synced(&self) -> bool {
         self.endpoints.is_synced()
             && self.subscriptions.is_synced()
-            && self.replays.is_synced()
             && self.namespaces.is_synced()
             && self.secrets.is_synced()
     }
