@@ -171,14 +171,22 @@ impl Rounds {
             return;
         }
         let world = self.world().await;
-        // Another one may lead by now.
-        if *self.writers.leadership.borrow() != leadership {
+        if !self.still_leads(leadership) {
             return;
         }
         let steady_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let plan = plan_pools(&world, &mut self.memory, now_unix_ms(), steady_ms);
         self.incomplete.clone_from(&plan.incomplete);
-        self.carry_out(&world, plan).await;
+        self.carry_out(&world, plan, leadership).await;
+    }
+
+    /// Whether this process has led all the time since: another one may lead by now. To be asked before every write.
+    ///
+    /// Of pools nothing is fenced by the epoch, as the routing table is, for nothing is lost by a write that is under way
+    /// when the lead goes: all that is written is a whole, and the next leader writes it anew. The rows for autoscalers
+    /// it replaces at its first look, and until then they are at most as old as the look that they were measured by.
+    fn still_leads(&self, leadership: Leadership) -> bool {
+        *self.writers.leadership.borrow() == leadership
     }
 
     async fn world(&mut self) -> PoolWorld {
@@ -233,10 +241,13 @@ impl Rounds {
         troubles
     }
 
-    async fn carry_out(&mut self, world: &PoolWorld, plan: PoolPlan) {
+    async fn carry_out(&mut self, world: &PoolWorld, plan: PoolPlan, leadership: Leadership) {
         let (client, namespace) = (&self.config.client, self.config.namespace.as_str());
         self.failures.retain(|pool, _| plan.apply.iter().any(|(changed, _)| changed == pool));
         for (pool, change) in &plan.apply {
+            if !self.still_leads(leadership) {
+                return;
+            }
             match apply::apply(client, namespace, change).await {
                 Ok(()) => {
                     tracing::info!(pool, "the objects of a pool were applied");
@@ -252,6 +263,9 @@ impl Rounds {
             }
         }
         for scale in &plan.scales {
+            if !self.still_leads(leadership) {
+                return;
+            }
             let (pool, from, to) = (&scale.pool, scale.from, scale.replicas);
             match apply::scale(client, namespace, scale).await {
                 Ok(()) => tracing::info!(pool, from, to, "the number of dispatchers was changed"),
@@ -259,6 +273,9 @@ impl Rounds {
                     tracing::warn!(pool, from, to, "the number of dispatchers was not changed: {failure}");
                 }
             }
+        }
+        if !self.still_leads(leadership) {
+            return;
         }
         self.writers.statuses.want_all(&[Kind::DispatcherPool], plan.statuses);
         if let Err(error) = self.writers.ledger.publish_pool_metrics(&plan.metrics).await {

@@ -222,6 +222,29 @@ mod tests {
         assert_eq!(found, documented);
     }
 
+    #[test]
+    fn what_service_accounts_may_is_publishing_unless_more_is_given() {
+        let required =
+            "operator run --database sqlite:ledger --sealing-key-file one,two --namespace harborhook --identity a";
+        let read = |more: &str| {
+            let arguments = Arguments::try_parse_from(required.split(' ').chain(more.split_whitespace()))?;
+            let Command::Run(run) = arguments.command;
+            Ok::<_, clap::Error>(run)
+        };
+        let run = read("").unwrap();
+        assert_eq!(run.service_account_scopes, "publish".parse().unwrap());
+        assert!(run.service_account_grant.is_empty());
+        assert_eq!(run.sealing_key_file, [PathBuf::from("one"), PathBuf::from("two")]);
+        let grants = ["shop/support=read+replay", "*/auditor=read"];
+        let run = read(&format!("--service-account-scopes publish,read --service-account-grant {}", grants.join(",")));
+        let run = run.unwrap();
+        assert_eq!(run.service_account_scopes, "publish,read".parse().unwrap());
+        assert_eq!(run.service_account_grant, grants.map(|grant| grant.parse().unwrap()));
+        for wrong in ["--service-account-scopes write", "--service-account-grant shop=read"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
     fn options(command: &clap::Command) -> impl Iterator<Item = &clap::Arg> {
         let all = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
         all.filter(|argument| argument.get_long().is_some_and(|long| !["help", "version"].contains(&long)))
