@@ -92,12 +92,12 @@ async fn killed_pods_lose_nothing_and_another_operator_leads() {
     for number in 0..EVENTS {
         receiver.receive(&json!({"number": number})).await;
     }
-    let received = receiver.received();
-    assert_eq!(received.iter().map(webhook_id).collect::<HashSet<_>>().len(), EVENTS);
+    let requests = receiver.received();
+    assert_eq!(requests.iter().map(webhook_id).collect::<HashSet<_>>().len(), EVENTS);
     let secrets = setting.tenant.kubectl().get("secrets").await.unwrap();
     let secret = secrets["items"][0]["metadata"]["name"].as_str().unwrap();
     let key = signing_key(setting.tenant.kubectl(), secret).await;
-    for delivery in &received {
+    for delivery in &requests {
         key.verify(&delivery.body, &delivery.headers).unwrap();
     }
 
