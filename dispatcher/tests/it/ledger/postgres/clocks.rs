@@ -1,6 +1,6 @@
 //! Processes whose clocks are wrong.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use dispatcher::clock::now_unix_ms;
 use dispatcher::ledger::Ledger;
@@ -55,7 +55,17 @@ async fn assert_works_by(wall_clock: fn() -> u64) {
         let rows: i64 = sqlx::query_scalar(outside).fetch_one(&mut beside).await.unwrap();
         assert_eq!(rows, 0, "{outside}");
     }
-    let beat = ledger.beat(heartbeat(1)).await.unwrap();
+    // The one connection for beats is shared with those of both processes: one that has to wait too long is repeated, as
+    // theirs are.
+    let answered = Mutex::new(None);
+    eventually("a beat is answered", async || {
+        let beat = ledger.beat(heartbeat(1)).await.ok();
+        let is_answered = beat.is_some();
+        *answered.lock().unwrap() = beat;
+        is_answered
+    })
+    .await;
+    let beat = answered.into_inner().unwrap().unwrap();
     let really_ms = now_unix_ms().checked_signed_diff(wall_clock()).unwrap();
     assert!(beat.clock_offset_ms.abs_diff(really_ms) < 60_000, "and the process is told: {beat:?}");
 }
