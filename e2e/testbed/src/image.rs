@@ -10,6 +10,7 @@ use crate::announce;
 use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
 use crate::missing::missing;
+use crate::root::MMDEBSTRAP;
 
 /// Repository of the image where no registry is; the part before the tag.
 pub const REPOSITORY: &str = "localhost/harborhook";
@@ -27,7 +28,7 @@ cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certifica
 /// What images are built with.
 const TOOLS: &[(&str, &str)] = &[
     ("buildah", "apt-get install buildah"),
-    ("mmdebstrap", "apt-get install mmdebstrap debian-archive-keyring"),
+    MMDEBSTRAP,
     ("strip", "apt-get install binutils"),
 ];
 

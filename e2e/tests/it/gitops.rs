@@ -19,7 +19,7 @@ use operator::world::resource::read_text;
 use operator::world::store::FileStore;
 use serde_json::{Value, json};
 
-use crate::chart::support::{program, repository, succeeded};
+use crate::chart::support::{repository, succeeded};
 
 const NOW_UNIX_MS: u64 = 1_700_000_000_000;
 const SECRET: &str = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: keys, namespace: shop}\n\
@@ -121,14 +121,8 @@ fn health_script() -> String {
 }
 
 /// Runs both tools' libraries.
-fn judge(go: &Path, objects: &[&Value]) -> Vec<Value> {
-    let module = repository().join("e2e/cluster/gitops");
-    let folder = tempfile::tempdir().unwrap();
-    let binary = folder.path().join("gitops");
-    let build =
-        Command::new(go).current_dir(module).args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(".").output();
-    succeeded(&build.unwrap());
-    let mut child = Command::new(&binary)
+fn judge(programs: &Path, objects: &[&Value]) -> Vec<Value> {
+    let mut child = Command::new(programs.join("gitops"))
         .arg(repository().join("docs/gitops/health.lua"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -141,12 +135,12 @@ fn judge(go: &Path, objects: &[&Value]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[test]
-fn argo_cd_and_flux_understand_every_status_that_the_operator_plans() {
-    let Some(go) = program("HARBORHOOK_GO", "go", &["version"]) else { return };
+#[tokio::test]
+async fn argo_cd_and_flux_understand_every_status_that_the_operator_plans() {
+    let Some(programs) = testbed::go_programs("gitops").await.unwrap() else { return };
     let cases = cases();
     let objects: Vec<&Value> = cases.iter().map(|(_, object, ..)| object).collect();
-    let verdicts = judge(&go, &objects);
+    let verdicts = judge(&programs, &objects);
     assert_eq!(verdicts.len(), cases.len());
     for ((what, object, argo, flux), verdict) in cases.iter().zip(verdicts) {
         assert_eq!(verdict["argo"]["status"], *argo, "{what}: {verdict} {object}");
