@@ -79,6 +79,8 @@ impl Asked {
 pub(super) fn change(place: &Place, old: Option<&PlannedReplay>, new: Option<&PlannedReplay>) -> Option<Change> {
     let (how, shown, fields) = match (old, new) {
         (None, None) => return None,
+        // It does not begin, and is told among what is not ready.
+        (None, Some(new)) if new.trouble.is_some() => return None,
         (None, Some(new)) => (ChangeKind::Added, new, Vec::new()),
         (Some(old), None) => (ChangeKind::Removed, old, Vec::new()),
         (Some(old), Some(new)) => {
