@@ -1,6 +1,6 @@
 //! What an API server with strict field validation would say to an object, without an API server.
 //!
-//! [`admit`] finds every problem, not the first: unknown fields and wrong types by the schema (`structure`), names and
+//! [`admit`] and [`admit_update`] find every problem, not the first: unknown fields and wrong types by the schema (`structure`), names and
 //! labels (`metadata`), and the schema's CEL rules (`rules`).
 
 mod metadata;
@@ -61,6 +61,18 @@ impl std::error::Error for FieldProblem {}
 /// # Errors
 /// All problems, sorted by field, without duplicates; never empty.
 pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
+    admit_over(object, None)
+}
+
+/// Checks an object as an API server would when it takes the place of another one.
+///
+/// # Errors
+/// As [`admit`], and what may not change.
+pub fn admit_update(object: &Value, old: &Value) -> Result<Admitted, Vec<FieldProblem>> {
+    admit_over(object, Some(old))
+}
+
+fn admit_over(object: &Value, old: Option<&Value>) -> Result<Admitted, Vec<FieldProblem>> {
     let Value::Object(fields) = object else {
         return Err(vec![FieldProblem::new("", "must be an object with apiVersion, kind, metadata and spec")]);
     };
@@ -73,7 +85,7 @@ pub fn admit(object: &Value) -> Result<Admitted, Vec<FieldProblem>> {
     structure::unknown_fields(&compiled.schema, &object, &mut problems);
     replace_status(&mut object);
     let structural = structure::check(&compiled.schema, &object);
-    problems.extend(rules::check(&compiled.rules, &object, &structural));
+    problems.extend(rules::check(&compiled.rules, &object, old, &structural));
     problems.extend(structural.problems);
     if problems.is_empty() {
         return match kind {

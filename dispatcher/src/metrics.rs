@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dispatcher_core::delivery::Outcome;
-use dispatcher_core::filter::FilterErrorReason;
+use dispatcher_core::expression::ExpressionErrorReason;
 use dispatcher_core::table::TableVersion;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -231,7 +231,7 @@ impl Metrics {
     }
 
     /// A filter failed on an event; its subscription did not match.
-    pub fn filter_failed(&self, reason: FilterErrorReason) {
+    pub fn filter_failed(&self, reason: ExpressionErrorReason) {
         self.filter_errors.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 

@@ -1,5 +1,6 @@
 -- Health of a resource of Harborhook, of whatever kind: what kstatus says of it, and Suspended where that was asked for.
--- Whether deliveries succeed is no part of it: a receiver that is down must not stop a sync.
+-- Whether deliveries succeed is no part of it, nor whether dispatchers are enough: a receiver that is down must not stop
+-- a sync. The message says so.
 local health = { status = "Progressing", message = "Waiting for the controller" }
 local status = obj.status
 if status == nil or status.observedGeneration ~= obj.metadata.generation then
@@ -20,6 +21,7 @@ if ready == nil then
 end
 health.message = ready.message
 if is_true("Reconciling") then
+  health.message = conditions.Reconciling.message
   return health
 end
 if is_true("Stalled") then
@@ -29,10 +31,13 @@ elseif ready.status == "True" then
   health.status = "Healthy"
   if ready.reason == "Suspended" then
     health.status = "Suspended"
+    return health
   end
-  local delivering = conditions.Delivering
-  if delivering ~= nil and delivering.status == "False" then
-    health.message = delivering.reason .. ": " .. delivering.message
+  for _, name in ipairs({ "Delivering", "Scaling" }) do
+    local condition = conditions[name]
+    if condition ~= nil and condition.status == "False" then
+      health.message = condition.reason .. ": " .. condition.message
+    end
   end
 end
 return health

@@ -49,10 +49,7 @@ fn prepare() -> Result<tokio::runtime::Runtime, Failure> {
     dispatcher::process::install_tls_provider();
     let filter = EnvFilter::builder().with_env_var("HARBORHOOK_LOG").with_default_directive(LevelFilter::WARN.into());
     tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(std::io::stderr).init();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Local(format!("the runtime cannot start: {error}")))
+    dispatcher::process::runtime().map_err(|error| Failure::Local(error.to_string()))
 }
 
 fn report(output: &Output, failure: &Failure) -> Exit {

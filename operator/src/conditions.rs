@@ -1,9 +1,15 @@
 //! Conditions as `meta/v1` knows them, the same for every kind.
 
+use std::time::Duration;
+
 use crds::Kind;
 use crds::condition::{ConditionStatus, ConditionType, Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use dispatcher_core::limits::FACTS_INTERVAL;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
+
+/// What a condition says.
+pub(crate) type Verdict = (ConditionStatus, Reason, String);
 
 /// Gathers the conditions of one object.
 #[derive(Debug)]
@@ -45,6 +51,19 @@ impl<'a> Conditions<'a> {
         self.gathered.sort_by_key(|(type_, _)| *type_);
         self.gathered.into_iter().map(|(_, condition)| condition).collect()
     }
+}
+
+/// The generation that a status describes: the object's, or the first one for objects that no API server has numbered.
+pub fn generation(metadata: &ObjectMeta) -> i64 {
+    metadata.generation.unwrap_or(1)
+}
+
+/// For how long measured facts have to stay as they were written, if they do: a status is written for facts alone at most
+/// once in [`FACTS_INTERVAL`].
+pub fn facts_stay_for(measured: Option<&Time>, now_unix_ms: u64) -> Option<Duration> {
+    let measured_ms = measured.map_or(0, |time| time.0.as_millisecond());
+    let age_ms = now_unix_ms.saturating_sub(u64::try_from(measured_ms).unwrap_or_default());
+    FACTS_INTERVAL.checked_sub(Duration::from_millis(age_ms)).filter(|left| !left.is_zero())
 }
 
 /// The condition of a type.

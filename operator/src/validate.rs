@@ -8,6 +8,8 @@ mod subscription;
 mod tls;
 mod token;
 
+use std::fmt;
+
 use crds::condition::Reason;
 
 pub use endpoint::{ValidatedEndpoint, validate_endpoint};
@@ -32,6 +34,21 @@ impl Problem {
     pub(crate) fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason, field: field.into(), message: message.into() }
     }
+}
+
+/// One line: `spec.url: message`.
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(formatter, "{}: ", self.field)?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+/// All that is wrong, in one line.
+pub(crate) fn in_words(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Sorts problems so that the first gives its reason to the conditions: what only the owner can heal comes first.

@@ -1,14 +1,15 @@
 {{/* Names, labels and the mode. */}}
 
+{{/* What all names begin with. The pod of a StatefulSet carries its name and a revision in a label of at most 63 bytes. */}}
 {{- define "harborhook.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride -}}
+{{- $full = .Values.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- $full | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* "true" if PostgreSQL and RabbitMQ are named, else empty. */}}

@@ -8,12 +8,17 @@ use super::structure::Structural;
 
 /// The rules that an object breaks. When its structure is wrong too, only what does not follow from that is reported:
 /// a rule about a field of the wrong type says nothing that helps.
-pub(super) fn check(rules: &CompiledSchema, object: &Value, structural: &Structural) -> Vec<FieldProblem> {
+pub(super) fn check(
+    rules: &CompiledSchema,
+    object: &Value,
+    old: Option<&Value>,
+    structural: &Structural,
+) -> Vec<FieldProblem> {
     if structural.oversize {
         // The cost of the rules is bounded by the limits, which the object exceeds.
         return Vec::new();
     }
-    let Err(errors) = validate_compiled(rules, object, None) else {
+    let Err(errors) = validate_compiled(rules, object, old) else {
         return Vec::new();
     };
     errors

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::Kind;
-use crds::definition::openapi_schema;
-use kube_cel::{compile_schema, validate_compiled};
+use crds::admission::admit_update;
 use serde_json::{Value, json};
 
 use crate::rules::{NAME_MESSAGE, Row};
@@ -78,15 +77,13 @@ fn a_replay_cannot_be_told_what_it_should_have_been() {
     let whole = json!({
         "subscriptionRef": {"name": "orders"}, "eventTypes": ["a.*"], "states": ["Dead"], "filter": "event.data.a",
     });
-    let rules = compile_schema(&openapi_schema(Kind::Replay));
     let update = |old: &Value, patch: &Value| -> Vec<String> {
         let mut spec = whole.clone();
         for (field, value) in patch.as_object().unwrap() {
             spec[field] = value.clone();
         }
         let new = object(Kind::Replay, &spec);
-        let errors = validate_compiled(&rules, &new, Some(old)).err();
-        errors.into_iter().flatten().map(|error| format!("{}: {}", error.field_path, error.message)).collect()
+        admit_update(&new, old).err().into_iter().flatten().map(|problem| problem.to_string()).collect()
     };
     let old = object(Kind::Replay, &whole);
     for allowed in [json!({}), json!({"suspend": true}), json!({"perSecond": 7}), json!({"dryRun": false})] {

@@ -3,6 +3,9 @@
 
 mod budget;
 mod cost;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod input;
 mod numbers;
 mod program;
@@ -11,9 +14,9 @@ use std::sync::{Arc, LazyLock};
 
 use cel::objects::Opaque;
 use cel::{Context, Value};
-use thiserror::Error;
 
 pub use budget::EvaluationBudget;
+pub use error::{ExpressionError, ExpressionErrorReason};
 pub use input::EventInput;
 use program::Program;
 
@@ -40,39 +43,6 @@ pub(crate) struct Dialect {
 pub(crate) struct Expression {
     program: Program,
     dialect: &'static Dialect,
-}
-
-/// Why an expression does not compile, or has no value.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{message}")]
-pub struct ExpressionError {
-    /// The class, from a closed set.
-    pub reason: ExpressionErrorReason,
-    /// What is wrong and what to do. Never holds values of the event.
-    pub message: String,
-}
-
-/// Classes of [`ExpressionError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExpressionErrorReason {
-    /// Longer, deeper or with more parts than the expression may be.
-    TooLarge,
-    /// Not CEL.
-    Syntax,
-    /// A variable other than `event`, a function that expressions do not have, or a construct without meaning.
-    Unsupported,
-    /// On this event evaluation could take longer than it may, alone or together with others.
-    CostExceeded,
-    /// The expression cannot be evaluated on this event: a missing key, a wrong type, an overflow.
-    Evaluation,
-    /// The payload says that it is JSON and cannot be read as such.
-    DataUnreadable,
-}
-
-impl ExpressionError {
-    fn new(reason: ExpressionErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
 }
 
 impl Expression {

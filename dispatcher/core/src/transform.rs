@@ -18,12 +18,9 @@ mod json;
 mod tests;
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use crate::event::{Attributes, Event};
-use crate::expression::{
-    Dialect, EvaluationBudget, EventInput, Expression, ExpressionError, ExpressionErrorReason as Reason,
-};
+use crate::expression::{Dialect, EvaluationBudget, EventInput, Expression, ExpressionError, ExpressionErrorReason};
 use crate::limits::{TRANSFORM_BYTES_MAX, TRANSFORM_COST_MAX, TRANSFORM_NODES_MAX};
 
 static DIALECT: Dialect = Dialect {
@@ -44,101 +41,22 @@ const DATA_SCHEMA: &str = "dataschema";
 #[derive(Debug)]
 pub struct Transform(Expression);
 
-/// Why a transform does not compile, or yields nothing for an event.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{message}")]
-pub struct TransformError {
-    /// The class, from a closed set.
-    pub reason: TransformErrorReason,
-    /// What is wrong and what to do. Never holds values of the event.
-    pub message: String,
-}
-
-/// Classes of [`TransformError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TransformErrorReason {
-    /// Longer, deeper or with more parts than a transform may be.
-    TooLarge,
-    /// Not CEL.
-    Syntax,
-    /// A variable other than `event`, a function that there is not, or a construct without meaning for transforms.
-    Unsupported,
-    /// On this event the transform could take longer than a transform may.
-    CostExceeded,
-    /// The transform cannot be evaluated on this event: a missing key, a wrong type, an overflow.
-    Evaluation,
-    /// The payload says that it is JSON and cannot be read without loss.
-    DataUnreadable,
-    /// The result has no form in JSON: an infinite number, a map with keys that are no strings.
-    NotJson,
-    /// The result is longer or deeper than it may be.
-    ResultTooLarge,
-}
-
-impl TransformErrorReason {
-    /// Every reason.
-    pub const ALL: [Self; 8] = [
-        Self::TooLarge,
-        Self::Syntax,
-        Self::Unsupported,
-        Self::CostExceeded,
-        Self::Evaluation,
-        Self::DataUnreadable,
-        Self::NotJson,
-        Self::ResultTooLarge,
-    ];
-
-    /// The stable label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::Syntax => "syntax",
-            Self::Unsupported => "unsupported",
-            Self::CostExceeded => "cost_exceeded",
-            Self::Evaluation => "evaluation",
-            Self::DataUnreadable => "data_unreadable",
-            Self::NotJson => "not_json",
-            Self::ResultTooLarge => "result_too_large",
-        }
-    }
-}
-
-impl TransformError {
-    fn new(reason: TransformErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
-impl From<ExpressionError> for TransformError {
-    fn from(error: ExpressionError) -> Self {
-        let reason = match error.reason {
-            Reason::TooLarge => TransformErrorReason::TooLarge,
-            Reason::Syntax => TransformErrorReason::Syntax,
-            Reason::Unsupported => TransformErrorReason::Unsupported,
-            Reason::CostExceeded => TransformErrorReason::CostExceeded,
-            Reason::Evaluation => TransformErrorReason::Evaluation,
-            Reason::DataUnreadable => TransformErrorReason::DataUnreadable,
-        };
-        Self { reason, message: error.message }
-    }
-}
-
 impl Transform {
     /// Compiles a transform.
-    pub fn compile(text: &str) -> Result<Self, TransformError> {
-        Ok(Self(Expression::compile(text, &DIALECT)?))
+    pub fn compile(text: &str) -> Result<Self, ExpressionError> {
+        Expression::compile(text, &DIALECT).map(Self)
     }
 
     /// The JSON that the transform makes of an event, at most [`crate::limits::TRANSFORM_RESULT_BYTES_MAX`] bytes.
     ///
     /// What this can cost at most on this very event is computed first and taken from the budget; above
     /// [`TRANSFORM_COST_MAX`], or above what the budget has left, nothing is evaluated.
-    pub fn apply(&self, event: &Event, budget: &mut EvaluationBudget) -> Result<Bytes, TransformError> {
+    pub fn apply(&self, event: &Event, budget: &mut EvaluationBudget) -> Result<Bytes, ExpressionError> {
         let input = EventInput::read(event, budget)?;
         if input.is_rounded() {
             let message = "the payload holds a whole number that does not fit into 64 bits and would be sent rounded: \
                            let the producer send it as text";
-            return Err(TransformError::new(TransformErrorReason::DataUnreadable, message));
+            return Err(ExpressionError::new(ExpressionErrorReason::DataUnreadable, message));
         }
         json::write(&self.0.evaluate(&input, budget)?)
     }

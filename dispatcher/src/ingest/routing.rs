@@ -51,8 +51,8 @@ mod tests {
     use std::sync::Mutex;
 
     use dispatcher_core::event::{Attributes, Event};
-    use dispatcher_core::expression::EventInput;
-    use dispatcher_core::filter::{Filter, FilterError};
+    use dispatcher_core::expression::{EventInput, ExpressionError};
+    use dispatcher_core::filter::Filter;
     use dispatcher_core::id::{EventId, TenantId};
 
     use super::*;
@@ -77,7 +77,7 @@ mod tests {
             let (event, seen) = (event(numbers), Arc::new(Mutex::new(Vec::new())));
             let threads = Arc::clone(&seen);
             let routing = Routing::default();
-            let answer = routing.run(move |budget| -> Result<bool, FilterError> {
+            let answer = routing.run(move |budget| -> Result<bool, ExpressionError> {
                 threads.lock().unwrap().push(std::thread::current().id());
                 let filter = Filter::compile("event.data.exists(x, x == 8)").unwrap();
                 let input = EventInput::read(&event, budget)?;

@@ -17,7 +17,7 @@ fn all_used() -> Metrics {
     for returned in [1, 3] {
         metrics.set_queue_counts(QueueCounts { returned, ..QueueCounts::default() });
     }
-    for reason in FilterErrorReason::ALL {
+    for reason in ExpressionErrorReason::ALL {
         metrics.filter_failed(reason);
     }
     for kind in ProblemKind::ALL {
@@ -58,7 +58,7 @@ fn no_label_is_unbounded() {
         .chain(AccessError::ALL.iter().map(|reason| reason.as_str()))
         .chain(Role::ALL.iter().map(|role| role.as_str()))
         .chain(QueueCounts::default().by_name().map(|(name, _)| name))
-        .chain(FilterErrorReason::ALL.iter().map(|reason| reason.as_str()))
+        .chain(ExpressionErrorReason::ALL.iter().map(|reason| reason.as_str()))
         .collect();
     let mut seen = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -6,6 +6,7 @@ mod database;
 mod exit;
 mod listen;
 mod log;
+mod run;
 mod sealing;
 mod signals;
 
@@ -14,6 +15,7 @@ pub use self::database::{Database, check_files};
 pub use self::exit::{Exit, Failure};
 pub use self::listen::{ListenerRole, announce, open};
 pub use self::log::{LogArguments, LogFormat, start_log};
+pub use self::run::{run, runtime};
 pub use self::sealing::{SealingFileError, read_sealing_keys};
 pub use self::signals::StopSignals;
 

@@ -10,6 +10,7 @@ use crate::announce;
 use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
 use crate::missing::missing;
+use crate::root::MMDEBSTRAP;
 
 /// Repository of the image where no registry is; the part before the tag.
 pub const REPOSITORY: &str = "localhost/harborhook";
@@ -25,11 +26,8 @@ const BASE_PACKAGES: &str = "base-files,ca-certificates,libc6,libgcc-s1,netbase,
 const CERTIFICATES_HOOK: &str = r#"mkdir -p "$1/etc/ssl/certs"
 cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt""#;
 /// What images are built with.
-const TOOLS: &[(&str, &str)] = &[
-    ("buildah", "apt-get install buildah"),
-    ("mmdebstrap", "apt-get install mmdebstrap debian-archive-keyring"),
-    ("strip", "apt-get install binutils"),
-];
+const TOOLS: &[(&str, &str)] =
+    &[("buildah", "apt-get install buildah"), MMDEBSTRAP, ("strip", "apt-get install binutils")];
 
 /// Builds the image `tag`, such as `localhost/harborhook:1`, of the programs in a folder, without their symbols, and
 /// writes it as a `docker-archive` to `archive`. A program that is not there is an error.

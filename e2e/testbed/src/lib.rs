@@ -17,7 +17,7 @@
 //! that kills servers takes a private one with [`postgres`], [`rabbitmq`] or [`kubernetes`]; `testbed cluster` holds one
 //! for as long as somebody works with it.
 //!
-//! Private servers need Linux, root, and Debian's `mmdebstrap` once; a cluster also Go and some of Debian's packages.
+//! Private servers need Linux, root, and Debian's `mmdebstrap` once; a cluster also some of Debian's packages.
 //! Where something is missing every function here says so on the standard error stream and returns `None`; the test then
 //! returns early.
 
@@ -183,7 +183,7 @@ pub async fn cluster() -> Result<Option<Arc<Cluster>>> {
 /// `None` where a cluster cannot be had either.
 pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
     let environment = Environment::read()?;
-    if let Some(missing) = missing::missing(&[cluster::GO]) {
+    if let Some(missing) = missing::missing(&[root::MMDEBSTRAP]) {
         return or_skip(Err(missing), &environment, "Kubernetes cluster", "leave out the tests that need one");
     }
     let module = module.to_owned();

@@ -50,8 +50,8 @@ pub(crate) struct Root {
     pub(crate) release: Release,
 }
 
-/// What a root folder is made with.
-const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "apt-get install mmdebstrap debian-archive-keyring");
+/// What is made of Debian packages is made with this.
+pub(crate) const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "apt-get install mmdebstrap debian-archive-keyring");
 /// What servers run in.
 pub(crate) const UNSHARE: (&str, &str) = ("unshare", "apt-get install util-linux");
 

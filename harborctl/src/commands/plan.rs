@@ -34,8 +34,9 @@ pub(crate) fn run(arguments: &PlanArguments, output: &Output) -> Result<Exit, Fa
     }
     let policy = arguments.address.policy();
     let now = now_unix_ms();
-    let read = |path: &Path| Ok::<_, Failure>(Tree::plan(load(path)?, &policy, now));
-    let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
+    let from = Tree::plan(load(&arguments.from)?, None, &policy, now);
+    let mut to = Tree::plan(load(&arguments.to)?, Some(&from), &policy, now);
+    to.refuse_updates(&from);
     for problem in &from.file_problems {
         output.notice(&format!("--from is not right itself: {problem}"));
     }

@@ -1,5 +1,8 @@
 //! `plan`: what changes between two trees, and the exit code that tells it.
 
+mod pools;
+mod replays;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -41,6 +44,15 @@ fn plan(from: &Path, to: &Path, more: &[&str], exit: i32) -> Value {
 fn plan_of(from: &[(&str, &str)], to: &[(&str, &str)], exit: i32) -> Value {
     let (from, to) = trees(from, to);
     plan(from.path(), to.path(), &[], exit)
+}
+
+/// The rows that people read, each line's cells by one space; it must end with this exit code.
+fn rows_of(from: &[(&str, &str)], to: &[(&str, &str)], exit: i32) -> Vec<String> {
+    let (from, to) = trees(from, to);
+    let (from, to) = (from.path().to_str().unwrap(), to.path().to_str().unwrap());
+    let (code, stdout, stderr) = told(&run(&["plan", "--from", from, "--to", to]));
+    assert_eq!(code, exit, "{stdout}{stderr}");
+    stdout.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]

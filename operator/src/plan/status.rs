@@ -10,19 +10,16 @@ use crds::subscription::{Subscription, SubscriptionStatus};
 use dispatcher::ledger::{DisableReason, Disabled, EndpointFacts};
 use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::EndpointId;
-use dispatcher_core::limits::{FACTS_INTERVAL, PROGRAMMED_LOOK_INTERVAL};
+use dispatcher_core::limits::PROGRAMMED_LOOK_INTERVAL;
 use dispatcher_core::table::{EndpointRow, EndpointState, SubscriptionRow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::events::{PlannedEvent, transitions};
 use super::{ObjectStatus, Planned, StatusBody, StatusChange};
-use crate::conditions::{Conditions, find, time};
+use crate::conditions::{Conditions, Verdict, facts_stay_for, find, generation, time};
 use crate::facts;
-use crate::validate::Problem;
+use crate::validate::{Problem, in_words};
 use crate::world::{Pool, World};
-
-/// Generation of objects that no API server has numbered.
-const UNNUMBERED_GENERATION: i64 = 1;
 
 /// Gathers the statuses that change.
 pub(super) struct Statuses<'a> {
@@ -34,9 +31,6 @@ pub(super) struct Statuses<'a> {
     disabled: HashMap<EndpointId, &'a Disabled>,
     now_unix_ms: u64,
 }
-
-/// What a condition says.
-type Verdict = (ConditionStatus, Reason, String);
 
 impl<'a> Statuses<'a> {
     pub(super) fn new(world: &'a World, now_unix_ms: u64) -> Self {
@@ -54,7 +48,7 @@ impl<'a> Statuses<'a> {
     pub(super) fn endpoint(&mut self, planned: &Planned<'_, Endpoint, EndpointRow>, id: EndpointId, routed: bool) {
         let present = planned.resource.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
-        let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let generation = generation(&planned.resource.metadata);
         let mut conditions = Conditions::new(Kind::Endpoint, previous, generation, self.now_unix_ms);
         let none = Pool::default();
         let pool = planned.row.as_ref().and_then(|row| self.pools.get(&row.pool)).unwrap_or(&none);
@@ -83,7 +77,7 @@ impl<'a> Statuses<'a> {
     ) {
         let present = planned.resource.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
-        let generation = planned.resource.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let generation = generation(&planned.resource.metadata);
         let mut conditions = Conditions::new(Kind::Subscription, previous, generation, self.now_unix_ms);
         // Whoever takes an event in decides its targets.
         let programmed = self.programmed(planned, self.ingest, previous, generation);
@@ -154,7 +148,7 @@ impl<'a> Statuses<'a> {
     ) -> Verdict {
         use ConditionStatus::{False, True};
         if let Some(problem) = planned.problems.first().filter(|_| !planned.is_current) {
-            return (False, Reason::Waiting, format!("This generation is not in effect: {}", describe(problem)));
+            return (False, Reason::Waiting, format!("This generation is not in effect: {problem}"));
         }
         let Some(version) = planned.row_version else {
             return (False, Reason::Waiting, "The change is about to be published".to_owned());
@@ -178,7 +172,7 @@ impl<'a> Statuses<'a> {
         self.next_look_in = [self.next_look_in, Some(duration)].into_iter().flatten().min();
     }
 
-    /// The facts, rounded. They change together with the state, or else at most once in [`FACTS_INTERVAL`].
+    /// The facts, rounded. They change together with the state, or else seldom.
     fn delivery(&mut self, id: EndpointId, state: Reason, present: Option<&DeliveryStatus>) -> DeliveryStatus {
         let facts = self.facts.get(&id);
         let new = DeliveryStatus {
@@ -194,10 +188,7 @@ impl<'a> Statuses<'a> {
         if (DeliveryStatus { measured_time: present.measured_time.clone(), ..new.clone() }) == *present {
             return present.clone();
         }
-        let measured_ms =
-            present.measured_time.as_ref().map_or(0, |time| u64::try_from(time.0.as_millisecond()).unwrap_or(0));
-        let age = Duration::from_millis(self.now_unix_ms.saturating_sub(measured_ms));
-        match FACTS_INTERVAL.checked_sub(age).filter(|left| !left.is_zero()) {
+        match facts_stay_for(present.measured_time.as_ref(), self.now_unix_ms) {
             Some(left) => {
                 self.look_in(left);
                 present.clone()
@@ -236,18 +227,18 @@ fn set_common<Resource, Row: Clone>(
     let is_programmed = programmed_status == True;
     let unresolved = planned.problems.iter().find(|problem| is_missing_reference(problem));
     match unresolved {
-        Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, describe(problem)),
+        Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, problem.to_string()),
         None => {
             conditions.set(ConditionType::ResolvedRefs, True, Reason::Resolved, "Everything that is named is there");
         }
     }
     match planned.problems.first() {
         Some(problem) if problem.reason == Reason::Pending => {
-            conditions.set(ConditionType::Ready, Unknown, Reason::Pending, describe(problem));
-            conditions.set(ConditionType::Reconciling, True, Reason::Progressing, describe(problem));
+            conditions.set(ConditionType::Ready, Unknown, Reason::Pending, problem.to_string());
+            conditions.set(ConditionType::Reconciling, True, Reason::Progressing, problem.to_string());
         }
         Some(first) => {
-            let mut message = describe_all(&planned.problems);
+            let mut message = in_words(&planned.problems);
             if let Some(meanwhile) = planned.meanwhile {
                 message = format!("{message}; {meanwhile}");
             }
@@ -287,13 +278,4 @@ fn is_missing_reference(problem: &Problem) -> bool {
             | Reason::PoolNotFound
             | Reason::EndpointNotFound
     )
-}
-
-fn describe(problem: &Problem) -> String {
-    let Problem { field, message, .. } = problem;
-    if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
-}
-
-fn describe_all(problems: &[Problem]) -> String {
-    problems.iter().map(describe).collect::<Vec<_>>().join("; ")
 }

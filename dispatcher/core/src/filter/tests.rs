@@ -1,24 +1,10 @@
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Attributes, Event};
-use crate::id::{EventId, TenantId};
+use crate::expression::fixtures::event;
 use crate::limits::{EXPRESSION_DEPTH_MAX, FILTER_NODES_MAX};
 
-fn event(data: impl Into<Bytes>) -> Event {
-    Event {
-        id: EventId::from_parts(1_700_000_000_123, [7; 10]),
-        tenant: TenantId::of_namespace_name("shop"),
-        event_type: "order.created".to_owned(),
-        recipient: Some("acme".to_owned()),
-        content_type: "application/json".to_owned(),
-        body: data.into(),
-        attributes: Attributes([("subject".to_owned(), "order/7".to_owned())].into()),
-    }
-}
-
-fn answer(filter: &str, data: &str) -> Result<bool, FilterErrorReason> {
+fn answer(filter: &str, data: &str) -> Result<bool, ExpressionErrorReason> {
     let filter = Filter::compile(filter).map_err(|error| error.reason)?;
     filter.matches(&EventInput::new(&event(data.to_owned())), &mut plenty()).map_err(|error| error.reason)
 }
@@ -66,21 +52,21 @@ fn filters_see_the_event_and_its_data() {
 #[test]
 fn a_filter_that_cannot_answer_says_why() {
     for (filter, reason) in [
-        ("event.data.missing == 1", FilterErrorReason::Evaluation),
-        ("event.data.state.length > 1", FilterErrorReason::Evaluation),
-        ("event.data.items[7].price > 1", FilterErrorReason::Evaluation),
-        ("event.data.items[-1].price > 1", FilterErrorReason::Evaluation),
-        ("event.data.count / 0 == 1", FilterErrorReason::Evaluation),
-        ("-event.data.least > 0", FilterErrorReason::Evaluation),
-        ("event.data.least - 1 > 0", FilterErrorReason::Evaluation),
-        ("event.data.state > 1", FilterErrorReason::Evaluation),
-        ("event.data.count", FilterErrorReason::NotBoolean),
-        ("'true'", FilterErrorReason::NotBoolean),
+        ("event.data.missing == 1", ExpressionErrorReason::Evaluation),
+        ("event.data.state.length > 1", ExpressionErrorReason::Evaluation),
+        ("event.data.items[7].price > 1", ExpressionErrorReason::Evaluation),
+        ("event.data.items[-1].price > 1", ExpressionErrorReason::Evaluation),
+        ("event.data.count / 0 == 1", ExpressionErrorReason::Evaluation),
+        ("-event.data.least > 0", ExpressionErrorReason::Evaluation),
+        ("event.data.least - 1 > 0", ExpressionErrorReason::Evaluation),
+        ("event.data.state > 1", ExpressionErrorReason::Evaluation),
+        ("event.data.count", ExpressionErrorReason::NotBoolean),
+        ("'true'", ExpressionErrorReason::NotBoolean),
     ] {
         assert_eq!(answer(filter, ORDER), Err(reason), "{filter}");
     }
-    assert_eq!(answer("true", "{\"a\":"), Err(FilterErrorReason::DataUnreadable));
-    assert_eq!(answer("true", "{\"a\":1e999}"), Err(FilterErrorReason::DataUnreadable));
+    assert_eq!(answer("true", "{\"a\":"), Err(ExpressionErrorReason::DataUnreadable));
+    assert_eq!(answer("true", "{\"a\":1e999}"), Err(ExpressionErrorReason::DataUnreadable));
 }
 
 #[test]
@@ -90,26 +76,26 @@ fn what_is_no_filter_is_refused_when_it_is_compiled() {
     let many = vec!["true"; FILTER_NODES_MAX].join("&&");
     let long = format!("'{}' == ''", "x".repeat(FILTER_BYTES_MAX));
     for (filter, reason) in [
-        ("", FilterErrorReason::Syntax),
-        ("event.", FilterErrorReason::Syntax),
-        ("event.type = 'x'", FilterErrorReason::Syntax),
-        ("event.type.matches('(')", FilterErrorReason::Syntax),
-        ("event.type.matches('((a{100}){100}){100}')", FilterErrorReason::Syntax),
-        ("has(event)", FilterErrorReason::Syntax),
-        ("data.x == 1", FilterErrorReason::Unsupported),
-        ("item == 1 || [1].exists(item, true)", FilterErrorReason::Unsupported),
-        ("[1].exists(event, true)", FilterErrorReason::Unsupported),
-        ("event.type.matches(event.data)", FilterErrorReason::Unsupported),
-        ("b'x' == b'x'", FilterErrorReason::Unsupported),
-        ("bytes('x') == bytes('x')", FilterErrorReason::Unsupported),
-        ("Message{field: 1} == 1", FilterErrorReason::Unsupported),
-        ("now() > 1", FilterErrorReason::Unsupported),
-        ("size() == 1", FilterErrorReason::Unsupported),
-        ("optional.none() == 1", FilterErrorReason::Unsupported),
-        (&deep, FilterErrorReason::TooLarge),
-        (&negations, FilterErrorReason::TooLarge),
-        (&many, FilterErrorReason::TooLarge),
-        (&long, FilterErrorReason::TooLarge),
+        ("", ExpressionErrorReason::Syntax),
+        ("event.", ExpressionErrorReason::Syntax),
+        ("event.type = 'x'", ExpressionErrorReason::Syntax),
+        ("event.type.matches('(')", ExpressionErrorReason::Syntax),
+        ("event.type.matches('((a{100}){100}){100}')", ExpressionErrorReason::Syntax),
+        ("has(event)", ExpressionErrorReason::Syntax),
+        ("data.x == 1", ExpressionErrorReason::Unsupported),
+        ("item == 1 || [1].exists(item, true)", ExpressionErrorReason::Unsupported),
+        ("[1].exists(event, true)", ExpressionErrorReason::Unsupported),
+        ("event.type.matches(event.data)", ExpressionErrorReason::Unsupported),
+        ("b'x' == b'x'", ExpressionErrorReason::Unsupported),
+        ("bytes('x') == bytes('x')", ExpressionErrorReason::Unsupported),
+        ("Message{field: 1} == 1", ExpressionErrorReason::Unsupported),
+        ("now() > 1", ExpressionErrorReason::Unsupported),
+        ("size() == 1", ExpressionErrorReason::Unsupported),
+        ("optional.none() == 1", ExpressionErrorReason::Unsupported),
+        (&deep, ExpressionErrorReason::TooLarge),
+        (&negations, ExpressionErrorReason::TooLarge),
+        (&many, ExpressionErrorReason::TooLarge),
+        (&long, ExpressionErrorReason::TooLarge),
     ] {
         let error = Filter::compile(filter).map(|_| ()).unwrap_err();
         assert_eq!(error.reason, reason, "{filter}: {error}");
@@ -138,7 +124,7 @@ fn cost_is_bounded_before_evaluation() {
         "[event.data].map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]) == []",
         "[event.data.l].map(x, [x, x, x, x, x, x, x, x, x, x]).exists(x, x.exists(y, y.exists(z, z == 1)))",
     ] {
-        assert_eq!(answer(filter, &wide), Err(FilterErrorReason::CostExceeded), "{filter}");
+        assert_eq!(answer(filter, &wide), Err(ExpressionErrorReason::CostExceeded), "{filter}");
     }
     // The same filters on small events cost next to nothing.
     let small = r#"{"l": [1, 2], "s": "x"}"#;
@@ -157,14 +143,14 @@ fn filters_share_the_steps_of_their_event_and_request() {
     let count = |budget: &mut EvaluationBudget| {
         budget.begin_event();
         let input = EventInput::read(&list, budget)?;
-        (0..5).map(|_| filter.matches(&input, budget)).collect::<Result<Vec<bool>, FilterError>>()
+        (0..5).map(|_| filter.matches(&input, budget)).collect::<Result<Vec<bool>, ExpressionError>>()
     };
-    let reason = |answer: Result<Vec<bool>, FilterError>| answer.map(|_| ()).map_err(|error| error.reason);
+    let reason = |answer: Result<Vec<bool>, ExpressionError>| answer.map(|_| ()).map_err(|error| error.reason);
     for (event_steps, request_steps, first, second) in [
         (10 * steps, 10 * steps, Ok(()), Ok(())),
-        (2 * steps, 10 * steps, Err(FilterErrorReason::CostExceeded), Err(FilterErrorReason::CostExceeded)),
-        (10 * steps, 6 * steps, Ok(()), Err(FilterErrorReason::CostExceeded)),
-        (0, 0, Err(FilterErrorReason::CostExceeded), Err(FilterErrorReason::CostExceeded)),
+        (2 * steps, 10 * steps, Err(ExpressionErrorReason::CostExceeded), Err(ExpressionErrorReason::CostExceeded)),
+        (10 * steps, 6 * steps, Ok(()), Err(ExpressionErrorReason::CostExceeded)),
+        (0, 0, Err(ExpressionErrorReason::CostExceeded), Err(ExpressionErrorReason::CostExceeded)),
     ] {
         let mut budget = EvaluationBudget::new(event_steps, request_steps);
         assert_eq!(reason(count(&mut budget)), first, "first event, {event_steps} of {request_steps}");
@@ -176,7 +162,7 @@ fn filters_share_the_steps_of_their_event_and_request() {
 
 #[test]
 fn the_largest_filters_fit_the_stack_of_a_thread() {
-    use FilterErrorReason::{Evaluation, Syntax, TooLarge, Unsupported};
+    use ExpressionErrorReason::{Evaluation, Syntax, TooLarge, Unsupported};
     for (text, expected) in [
         (format!("event.data{}", ".a".repeat(100)), Err(Evaluation)),
         (format!("event.data{}", "[0]".repeat(100)), Err(Evaluation)),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::Attributes;
-use crate::filter::FilterErrorReason;
+use crate::expression::ExpressionErrorReason;
 use crate::id::EventId;
 use crate::recipient::RecipientRule;
 use crate::retry::RetryPolicy;
@@ -169,7 +169,7 @@ fn explanations_name_the_reason_for_every_target() {
     assert_eq!((&first.explanations[..], first.is_truncated), (&explanations[..7], true));
     let routed = index.route(&event, &mut EvaluationBudget::of_request());
     assert_eq!(routed.filter_errors.len(), 1);
-    assert_eq!(routed.filter_errors[0].error.reason, FilterErrorReason::Evaluation);
+    assert_eq!(routed.filter_errors[0].error.reason, ExpressionErrorReason::Evaluation);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn filters_beyond_the_budget_fail_and_the_others_answer() {
         assert_eq!(routed.targets.len() + routed.filter_errors.len(), 20);
         assert!((least..=most).contains(&routed.targets.len()), "{} targets", routed.targets.len());
         for failure in routed.filter_errors {
-            assert_eq!(failure.error.reason, FilterErrorReason::CostExceeded);
+            assert_eq!(failure.error.reason, ExpressionErrorReason::CostExceeded);
         }
     }
     assert!(budget.is_exceeded());

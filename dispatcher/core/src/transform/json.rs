@@ -4,17 +4,17 @@ use bytes::Bytes;
 use cel::Value;
 use cel::objects::Key;
 
-use super::{TransformError, TransformErrorReason};
+use crate::expression::{ExpressionError, ExpressionErrorReason};
 use crate::limits::{JSON_DEPTH_MAX, TRANSFORM_RESULT_BYTES_MAX};
 
 /// Writes a value. Its length and depth are looked at while it grows.
-pub(super) fn write(value: &Value) -> Result<Bytes, TransformError> {
+pub(super) fn write(value: &Value) -> Result<Bytes, ExpressionError> {
     let mut json = Vec::new();
     push(&mut json, value, 0)?;
     Ok(json.into())
 }
 
-fn push(json: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), TransformError> {
+fn push(json: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), ExpressionError> {
     match value {
         Value::Null => json.extend_from_slice(b"null"),
         Value::Bool(truth) => push_scalar(json, truth)?,
@@ -39,7 +39,7 @@ fn push(json: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Transform
     }
     if json.len() > TRANSFORM_RESULT_BYTES_MAX {
         let message = format!("the result has more than {TRANSFORM_RESULT_BYTES_MAX} bytes: leave something out");
-        return Err(TransformError::new(TransformErrorReason::ResultTooLarge, message));
+        return Err(ExpressionError::new(ExpressionErrorReason::ResultTooLarge, message));
     }
     Ok(())
 }
@@ -48,12 +48,12 @@ fn push_object<'a>(
     json: &mut Vec<u8>,
     members: impl Iterator<Item = (&'a Key, &'a Value)>,
     depth: usize,
-) -> Result<(), TransformError> {
+) -> Result<(), ExpressionError> {
     let named = members.map(|(key, value)| match key {
         Key::String(name) => Ok((name.as_str(), value)),
         _ => Err(not_json("a map with keys that are no strings: write them as strings")),
     });
-    let mut members = named.collect::<Result<Vec<(&str, &Value)>, TransformError>>()?;
+    let mut members = named.collect::<Result<Vec<(&str, &Value)>, ExpressionError>>()?;
     members.sort_unstable_by_key(|(name, _)| *name);
     json.push(b'{');
     for (position, (name, value)) in members.into_iter().enumerate() {
@@ -68,19 +68,19 @@ fn push_object<'a>(
     Ok(())
 }
 
-fn push_scalar<T: serde::Serialize + ?Sized>(json: &mut Vec<u8>, scalar: &T) -> Result<(), TransformError> {
+fn push_scalar<T: serde::Serialize + ?Sized>(json: &mut Vec<u8>, scalar: &T) -> Result<(), ExpressionError> {
     serde_json::to_writer(json, scalar).map_err(|_| not_json("a value that cannot be written"))
 }
 
 /// One level further down, if receivers may be expected to read it.
-fn deeper(depth: usize) -> Result<usize, TransformError> {
+fn deeper(depth: usize) -> Result<usize, ExpressionError> {
     if depth == JSON_DEPTH_MAX {
         let message = format!("the result is nested deeper than {JSON_DEPTH_MAX} levels");
-        return Err(TransformError::new(TransformErrorReason::ResultTooLarge, message));
+        return Err(ExpressionError::new(ExpressionErrorReason::ResultTooLarge, message));
     }
     Ok(depth + 1)
 }
 
-fn not_json(what: &str) -> TransformError {
-    TransformError::new(TransformErrorReason::NotJson, format!("the result holds {what}"))
+fn not_json(what: &str) -> ExpressionError {
+    ExpressionError::new(ExpressionErrorReason::NotJson, format!("the result holds {what}"))
 }

@@ -3,23 +3,11 @@ use serde_json::json;
 
 use super::*;
 use crate::event::render::render;
-use crate::id::{EventId, TenantId};
+use crate::expression::fixtures::event;
 use crate::limits::{EXPRESSION_DEPTH_MAX, JSON_DEPTH_MAX, TRANSFORM_RESULT_BYTES_MAX};
 use crate::table::BodyFormat;
 
-fn event(data: impl Into<Bytes>) -> Event {
-    Event {
-        id: EventId::from_parts(1_700_000_000_123, [7; 10]),
-        tenant: TenantId::of_namespace_name("shop"),
-        event_type: "order.created".to_owned(),
-        recipient: Some("acme".to_owned()),
-        content_type: "application/json".to_owned(),
-        body: data.into(),
-        attributes: Attributes([("subject".to_owned(), "order/7".to_owned())].into()),
-    }
-}
-
-fn apply(transform: &str, data: &str) -> Result<String, TransformErrorReason> {
+fn apply(transform: &str, data: &str) -> Result<String, ExpressionErrorReason> {
     let transform = Transform::compile(transform).map_err(|error| error.reason)?;
     let result = transform.apply(&event(data.to_owned()), &mut EvaluationBudget::of_transform());
     result.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).map_err(|error| error.reason)
@@ -72,7 +60,7 @@ fn numbers_keep_their_kind_and_every_digit() {
     }
     // A whole number beyond 64 bits would be sent rounded, whether or not the transform looks at it.
     for data in ["{\"n\": 18446744073709551616}", "{\"n\": -9223372036854775809}"] {
-        assert_eq!(apply("event.type", data), Err(TransformErrorReason::DataUnreadable), "{data}");
+        assert_eq!(apply("event.type", data), Err(ExpressionErrorReason::DataUnreadable), "{data}");
     }
 }
 
@@ -80,15 +68,15 @@ fn numbers_keep_their_kind_and_every_digit() {
 fn what_has_no_form_in_json_is_an_error() {
     let deep = format!("{}1{}", "[".repeat(JSON_DEPTH_MAX), "]".repeat(JSON_DEPTH_MAX));
     for (transform, data, reason) in [
-        ("1.0 / 0.0", "{}", TransformErrorReason::NotJson),
-        ("[0.0 / 0.0]", "{}", TransformErrorReason::NotJson),
-        ("{1: 'a'}", "{}", TransformErrorReason::NotJson),
-        ("{true: 'a'}", "{}", TransformErrorReason::NotJson),
-        ("[event.data]", deep.as_str(), TransformErrorReason::ResultTooLarge),
-        ("event.data.missing", "{}", TransformErrorReason::Evaluation),
-        ("event.data.a.b", "{\"a\": 1}", TransformErrorReason::Evaluation),
-        ("1 / 0", "{}", TransformErrorReason::Evaluation),
-        ("event.data.a", "{\"a\":", TransformErrorReason::DataUnreadable),
+        ("1.0 / 0.0", "{}", ExpressionErrorReason::NotJson),
+        ("[0.0 / 0.0]", "{}", ExpressionErrorReason::NotJson),
+        ("{1: 'a'}", "{}", ExpressionErrorReason::NotJson),
+        ("{true: 'a'}", "{}", ExpressionErrorReason::NotJson),
+        ("[event.data]", deep.as_str(), ExpressionErrorReason::ResultTooLarge),
+        ("event.data.missing", "{}", ExpressionErrorReason::Evaluation),
+        ("event.data.a.b", "{\"a\": 1}", ExpressionErrorReason::Evaluation),
+        ("1 / 0", "{}", ExpressionErrorReason::Evaluation),
+        ("event.data.a", "{\"a\":", ExpressionErrorReason::DataUnreadable),
     ] {
         assert_eq!(apply(transform, data), Err(reason), "{transform}");
     }
@@ -101,17 +89,17 @@ fn what_is_no_transform_is_refused_when_it_is_compiled() {
     let many = format!("[{}]", vec!["1"; TRANSFORM_NODES_MAX].join(","));
     let deep = format!("{}1{}", "[".repeat(EXPRESSION_DEPTH_MAX + 1), "]".repeat(EXPRESSION_DEPTH_MAX + 1));
     for (transform, reason) in [
-        ("", TransformErrorReason::Syntax),
-        ("{'a': }", TransformErrorReason::Syntax),
-        ("b'x'", TransformErrorReason::Unsupported),
-        ("duration('1s')", TransformErrorReason::Unsupported),
-        ("timestamp(event.time)", TransformErrorReason::Unsupported),
-        ("type(event)", TransformErrorReason::Unsupported),
-        ("payload", TransformErrorReason::Unsupported),
-        ("Message{a: 1}", TransformErrorReason::Unsupported),
-        (&long, TransformErrorReason::TooLarge),
-        (&many, TransformErrorReason::TooLarge),
-        (&deep, TransformErrorReason::TooLarge),
+        ("", ExpressionErrorReason::Syntax),
+        ("{'a': }", ExpressionErrorReason::Syntax),
+        ("b'x'", ExpressionErrorReason::Unsupported),
+        ("duration('1s')", ExpressionErrorReason::Unsupported),
+        ("timestamp(event.time)", ExpressionErrorReason::Unsupported),
+        ("type(event)", ExpressionErrorReason::Unsupported),
+        ("payload", ExpressionErrorReason::Unsupported),
+        ("Message{a: 1}", ExpressionErrorReason::Unsupported),
+        (&long, ExpressionErrorReason::TooLarge),
+        (&many, ExpressionErrorReason::TooLarge),
+        (&deep, ExpressionErrorReason::TooLarge),
     ] {
         let error = Transform::compile(transform).map(|_| ()).unwrap_err();
         assert_eq!(error.reason, reason, "{transform}: {error}");
@@ -123,20 +111,20 @@ fn what_is_no_transform_is_refused_when_it_is_compiled() {
 fn cost_and_size_are_bounded() {
     let text = format!("{{\"s\": \"{}\"}}", "x".repeat(TRANSFORM_RESULT_BYTES_MAX / 2));
     assert_eq!(apply("event.data.s", &text).map(|json| json.len()), Ok(TRANSFORM_RESULT_BYTES_MAX / 2 + 2));
-    assert_eq!(apply("[event.data.s, event.data.s]", &text), Err(TransformErrorReason::ResultTooLarge));
+    assert_eq!(apply("[event.data.s, event.data.s]", &text), Err(ExpressionErrorReason::ResultTooLarge));
     let wide = format!("[{}]", vec!["7"; 20_000].join(","));
     for transform in [
         "event.data.map(x, event.data.map(y, x + y))",
         "event.data.map(x, [x, x])",
         "[event.data].map(x, [x, x, x, x]).map(x, [x, x, x, x]).map(x, [x, x, x, x])",
     ] {
-        assert_eq!(apply(transform, &wide), Err(TransformErrorReason::CostExceeded), "{transform}");
+        assert_eq!(apply(transform, &wide), Err(ExpressionErrorReason::CostExceeded), "{transform}");
     }
     // A thread that has others to serve gives up early, and says so.
     let mut budget = EvaluationBudget::inline();
     let transform = Transform::compile("event.data").unwrap();
     let reason = transform.apply(&event(wide.clone()), &mut budget).map_err(|error| error.reason);
-    assert_eq!((reason, budget.is_exceeded()), (Err(TransformErrorReason::CostExceeded), true));
+    assert_eq!((reason, budget.is_exceeded()), (Err(ExpressionErrorReason::CostExceeded), true));
     assert_eq!(apply("event.data", &wide).map(|json| json.len()), Ok(wide.len()));
 }
 

@@ -1,21 +1,39 @@
 //! How a process stops: what is in flight ends or is given back, within the time that there is.
 
+use std::net::SocketAddr;
+
 use rustix::process::Signal;
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::harness::{World, delivered, publish};
-use crate::deliver::harness::eventually;
+use super::harness::{Program, World, delivered, publish};
+use crate::deliver::harness::{Receiver, eventually};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_flight_may_end_before_the_process_does() {
-    let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
-    let mut program = world.start("all", &["--drain-seconds", "60"]);
+/// One process that does all, and was told to stop while its one delivery is not answered.
+async fn stopping_in_flight(world: &World, receiver: &Receiver, drain_seconds: &str) -> Program {
+    let mut program = world.start("all", &["--drain-seconds", drain_seconds]);
     let address = program.address("api").await;
     program.ready().await;
     assert_eq!(publish(address, "order.created", 1).await.0, 202);
     eventually("it is sent", || async { receiver.count() == 1 }).await;
     program.signal(Signal::TERM);
     program.finds("serving", "stopping").await;
+    program
+}
+
+/// A process that delivers, and beside it one that accepts events at this address.
+async fn apart(world: &World, drain_seconds: &str) -> (Program, Program, SocketAddr) {
+    let mut ingest = world.start("ingest", &[]);
+    let mut deliver = world.start("deliver", &["--drain-seconds", drain_seconds]);
+    let address = ingest.address("api").await;
+    ingest.ready().await;
+    deliver.ready().await;
+    (deliver, ingest, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_may_end_before_the_process_does() {
+    let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
+    let mut program = stopping_in_flight(&world, &receiver, "60").await;
     receiver.answer(200);
     let ended = program.end().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -26,11 +44,7 @@ async fn what_is_in_flight_may_end_before_the_process_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_end_in_time_is_given_back_and_another_process_delivers_it() {
     let Some((world, ledger, receiver)) = World::with_receiver(0).await else { return };
-    let mut ingest = world.start("ingest", &[]);
-    let mut program = world.start("deliver", &["--drain-seconds", "8"]);
-    let address = ingest.address("api").await;
-    ingest.ready().await;
-    program.ready().await;
+    let (mut program, _ingest, address) = apart(&world, "8").await;
     for number in 0..3 {
         assert_eq!(publish(address, "order.created", number).await.0, 202);
     }
@@ -47,13 +61,7 @@ async fn what_does_not_end_in_time_is_given_back_and_another_process_delivers_it
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_process_at_once() {
     let Some((world, _ledger, receiver)) = World::with_receiver(0).await else { return };
-    let mut program = world.start("all", &["--drain-seconds", "3600"]);
-    let address = program.address("api").await;
-    program.ready().await;
-    assert_eq!(publish(address, "order.created", 1).await.0, 202);
-    eventually("it is sent", || async { receiver.count() == 1 }).await;
-    program.signal(Signal::TERM);
-    program.finds("serving", "stopping").await;
+    let mut program = stopping_in_flight(&world, &receiver, "3600").await;
     program.signal(Signal::INT);
     let ended = program.end().await;
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
@@ -63,10 +71,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_does_not_answer_does_not_hold_a_stop_beyond_its_time() {
     let Some((world, ledger, receiver)) = World::with_receiver(200).await else { return };
-    let (mut ingest, mut program) = (world.start("ingest", &[]), world.start("deliver", &["--drain-seconds", "3"]));
-    let address = ingest.address("api").await;
-    ingest.ready().await;
-    program.ready().await;
+    let (mut program, _ingest, address) = apart(&world, "3").await;
     let mut beside = PgConnection::connect(world.database.url()).await.unwrap();
     let mut lock = beside.begin().await.unwrap();
     lock.execute("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE").await.unwrap();

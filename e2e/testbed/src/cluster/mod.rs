@@ -20,7 +20,7 @@ use crate::missing::Missing;
 use doorway::Doorway;
 use node::Node;
 use programs::Programs;
-pub(crate) use programs::{GO, prepare};
+pub(crate) use programs::prepare;
 
 /// The node's name.
 pub const NODE_NAME: &str = "node";

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::NODE_NAME;
 use super::credentials::Credentials;
-use super::programs::{GO, Programs};
+use super::programs::Programs;
 use crate::announce;
 use crate::cache::{build_once, fingerprint};
 use crate::environment::Environment;
 use crate::kubectl::Kubectl;
 use crate::missing::{Missing, missing};
-use crate::root::UNSHARE;
+use crate::root::{MMDEBSTRAP, UNSHARE};
 use crate::sandbox::Sandbox;
 
 /// Where the API server listens on the node's loopback.
@@ -37,7 +37,7 @@ const PAUSE_IMAGE: &str = include_str!("../../../cluster/pause/Dockerfile");
 /// What a node takes from Debian, and how it is installed.
 const PROGRAMS: &[(&str, &str)] = &[
     UNSHARE,
-    GO,
+    MMDEBSTRAP,
     ("containerd", "apt-get install containerd"),
     ("runc", "apt-get install runc"),
     ("/usr/lib/cni/bridge", "apt-get install containernetworking-plugins"),

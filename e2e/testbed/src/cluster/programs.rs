@@ -14,8 +14,6 @@ use crate::environment::Environment;
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster");
 /// What every cluster needs. Each is a folder there, and what it builds is told by its `go.mod` alone.
 const MODULES: &[&str] = &["kubernetes", "etcd", "tools"];
-/// What they are built with. It gets the version that a `go.mod` asks for by itself.
-pub(crate) const GO: (&str, &str) = ("go", "install Go 1.21 or newer from https://go.dev/dl");
 
 /// Where the programs are.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Helm, Objects, RELEASE, containers, distributed};
+use super::support::{Helm, NAMESPACE, Objects, RELEASE, containers, distributed};
 
 fn workload_names(objects: &Objects) -> Vec<String> {
     let mut names: Vec<String> = objects
@@ -69,6 +69,42 @@ fn with_two_secrets_every_part_is_a_deployment_of_its_own() {
     let service = objects.one("Service", RELEASE);
     assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
     assert_eq!(service["spec"]["publishNotReadyAddresses"], Value::Null);
+}
+
+#[test]
+fn as_many_dispatchers_may_be_away_as_of_any_other_pool() {
+    let Some(helm) = Helm::find() else { return };
+    let objects = helm.render(&distributed(&json!({})));
+    for (name, most) in [
+        ("harborhook-dispatcher-default", json!("25%")),
+        ("harborhook-ingest", json!(1)),
+        ("harborhook-operator", json!(1)),
+    ] {
+        assert_eq!(objects.one("PodDisruptionBudget", name)["spec"]["maxUnavailable"], most, "{name}");
+    }
+    assert!(
+        helm.refuse(&distributed(&json!({"dispatcher": {"minReplicas": 5, "maxReplicas": 4}})))
+            .contains("minReplicas must not be larger than maxReplicas")
+    );
+}
+
+#[test]
+fn names_of_a_release_with_the_longest_name_are_names() {
+    let Some(helm) = Helm::find() else { return };
+    let release = format!("a{}", "-long-name".repeat(5)) + "er";
+    assert_eq!(release.len(), 53, "helm takes no longer one");
+    for values in [json!({}), distributed(&json!({}))] {
+        for object in &helm.render_as(&release, NAMESPACE, &values).0 {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            let most = match object["kind"].as_str().unwrap() {
+                // A label of its pods has eleven more.
+                "StatefulSet" => 52,
+                "Service" => 63,
+                _ => 253,
+            };
+            assert!(name.len() <= most && !name.ends_with('-') && !name.contains("--"), "{name}");
+        }
+    }
 }
 
 #[test]

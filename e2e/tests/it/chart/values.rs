@@ -105,6 +105,12 @@ fn what_is_misspelt_or_out_of_range_is_refused() {
         (json!({"image": {"digest": "latest"}}), "/image/digest"),
         (json!({"embedded": {"persistence": {"size": "much"}}}), "/embedded/persistence/size"),
         (json!({"watchNamespaces": ["Shop"]}), "/watchNamespaces/0"),
+        (json!({"addressPolicy": {"denyAddresses": ["10.0.0.0/33"]}}), "/addressPolicy/denyAddresses/0"),
+        (json!({"addressPolicy": {"denyAddresses": ["10.0.0.256/32"]}}), "/addressPolicy/denyAddresses/0"),
+        (json!({"addressPolicy": {"denyAddresses": ["fd00::/129"]}}), "/addressPolicy/denyAddresses/0"),
+        (json!({"fullnameOverride": "Hooks"}), "/fullnameOverride"),
+        (json!({"ingest": {"podLabels": {"app.kubernetes.io/component": "mine"}}}), "invalid propertyName"),
+        (json!({"dispatcher": {"podLabels": {"harborhook.dev/pool": "mine"}}}), "invalid propertyName"),
     ] {
         let refusal = helm.refuse(&values);
         assert!(refusal.contains(place), "{values}: {refusal}");

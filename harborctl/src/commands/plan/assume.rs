@@ -18,8 +18,9 @@ pub(super) const UNKNOWN_HOST: &str = "from-a-secret.example";
 /// What stands for any other value.
 const UNKNOWN_VALUE: &str = "from-a-secret";
 
-/// Puts the Secrets and pools that endpoints name, and that are not there, into the world. Answers the Secrets.
-pub(super) fn assume(world: &mut World) -> BTreeSet<Place> {
+/// Puts the Secrets and pools that endpoints name, and that are not there, into the world, but for pools that were there
+/// before. Answers the Secrets.
+pub(super) fn assume(world: &mut World, pools_before: &BTreeSet<String>) -> BTreeSet<Place> {
     let mut missing: BTreeMap<Place, SecretData> = BTreeMap::new();
     for endpoint in &mut world.endpoints {
         let namespace = endpoint.metadata.namespace.clone().unwrap_or_default();
@@ -37,7 +38,9 @@ pub(super) fn assume(world: &mut World) -> BTreeSet<Place> {
             missing.entry(Place::new(&namespace, &name)).or_default();
         }
         let pool = effective::pool(&endpoint.spec).to_owned();
-        world.pools.entry(pool).or_insert_with(|| world.ingest.clone());
+        if !pools_before.contains(&pool) {
+            world.pools.entry(pool).or_insert_with(|| world.ingest.clone());
+        }
     }
     let places = missing.keys().cloned().collect();
     for (place, data) in missing {

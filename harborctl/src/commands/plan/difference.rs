@@ -1,12 +1,19 @@
 //! What changes between two trees: pure.
 
+mod fields;
+mod pools;
+mod replays;
+mod routes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::Kind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::tree::{Place, PlannedEndpoint, PlannedSubscription, Tree, Trouble};
+use self::pools::Bounds;
+use self::replays::Asked;
+use super::tree::{Place, Tree, Trouble};
 
 /// What changes, in the order of kinds, namespaces and names.
 #[derive(Default)]
@@ -54,6 +61,20 @@ pub(super) enum Subject {
     Endpoint { name: String, host: Option<String> },
     /// One subscription's way to one endpoint.
     Route { subscription: String, endpoint: String, event_types: Vec<String> },
+    /// What is delivered again.
+    Replay {
+        name: String,
+        #[serde(flatten)]
+        asked: Asked,
+    },
+    /// By how many dispatchers.
+    DispatcherPool {
+        name: String,
+        #[serde(flatten)]
+        bounds: Bounds,
+        /// What they were, of one that changes.
+        before: Option<Bounds>,
+    },
 }
 
 /// A resource that would not be ready.
@@ -84,17 +105,21 @@ impl Difference {
 
 impl Change {
     fn row(&self) -> Value {
-        let (kind, name, mut what) = match &self.subject {
+        let fields = self.fields.join(",");
+        let is_change = self.how == ChangeKind::Changed;
+        let (kind, name, what) = match &self.subject {
             Subject::Endpoint { name, host } => {
-                ("Endpoint", name.clone(), host.clone().into_iter().collect::<Vec<_>>())
+                ("Endpoint", name.clone(), if is_change { fields } else { host.clone().unwrap_or_default() })
             }
             Subject::Route { subscription, endpoint, event_types } => {
-                ("Route", format!("{subscription} -> {endpoint}"), event_types.clone())
+                let what = if is_change { fields } else { event_types.join(",") };
+                ("Route", format!("{subscription} -> {endpoint}"), what)
+            }
+            Subject::Replay { name, asked } => ("Replay", name.clone(), asked.in_words(self.how, &fields)),
+            Subject::DispatcherPool { name, bounds, before } => {
+                ("DispatcherPool", name.clone(), bounds.in_words(before.as_ref(), &fields))
             }
         };
-        if self.how == ChangeKind::Changed {
-            what.clone_from(&self.fields);
-        }
         json!({
             "change": self.how.as_str(), "kind": kind, "namespace": self.namespace, "name": name, "what": what,
         })
@@ -116,7 +141,7 @@ pub(super) fn difference(from: &Tree, to: &Tree) -> Difference {
     let mut found = Difference::default();
     for place in places(&from.endpoints, &to.endpoints) {
         let (old, new) = (from.endpoints.get(place), to.endpoints.get(place));
-        found.changes.extend(endpoint_change(place, old, new));
+        found.changes.extend(routes::endpoint_change(place, old, new));
         if let Some(trouble) = new.and_then(|new| new.trouble.as_ref()) {
             let meanwhile = if old.is_some() { "what waits is held" } else { "nothing is delivered to it" };
             let old = old.and_then(|old| old.trouble.as_ref());
@@ -125,13 +150,26 @@ pub(super) fn difference(from: &Tree, to: &Tree) -> Difference {
     }
     for place in places(&from.subscriptions, &to.subscriptions) {
         let (old, new) = (from.subscriptions.get(place), to.subscriptions.get(place));
-        found.changes.extend(route_changes(place, old, new));
+        found.changes.extend(routes::route_changes(place, old, new));
         if let Some(trouble) = new.and_then(|new| new.trouble.as_ref()) {
             let was_routed = old.is_some_and(|old| old.endpoints.is_some());
             let meanwhile = if was_routed { "its last good route stays" } else { "it routes nothing" };
             let old = old.and_then(|old| old.trouble.as_ref());
             found.not_ready.push(not_ready(Kind::Subscription, place, trouble, old, meanwhile));
         }
+    }
+    for place in places(&from.replays, &to.replays) {
+        let (old, new) = (from.replays.get(place), to.replays.get(place));
+        found.changes.extend(replays::change(place, old, new));
+        if let Some(trouble) = new.and_then(|new| new.trouble.as_ref()) {
+            let meanwhile =
+                if old.is_some() { "it starts nothing more, unless it is complete" } else { "it does not begin" };
+            let old = old.and_then(|old| old.trouble.as_ref());
+            found.not_ready.push(not_ready(Kind::Replay, place, trouble, old, meanwhile));
+        }
+    }
+    for place in places(&from.pools, &to.pools) {
+        found.changes.extend(pools::change(place, from.pools.get(place), to.pools.get(place)));
     }
     found
 }
@@ -144,108 +182,4 @@ fn not_ready(kind: Kind, place: &Place, trouble: &Trouble, old: Option<&Trouble>
     let is_new = old.is_none_or(|old| old.reason != trouble.reason);
     let (namespace, name) = (place.namespace.clone(), place.name.clone());
     NotReady { kind: kind.as_str(), namespace, name, trouble: trouble.clone(), is_new, meanwhile }
-}
-
-fn endpoint_change(place: &Place, old: Option<&PlannedEndpoint>, new: Option<&PlannedEndpoint>) -> Option<Change> {
-    let (how, shown, fields) = match (old, new) {
-        (None, Some(new)) => (ChangeKind::Added, new, Vec::new()),
-        (Some(old), None) => (ChangeKind::Removed, old, Vec::new()),
-        (Some(old), Some(new)) => {
-            let mut fields = changed_fields(&old.spec, &new.spec);
-            // A value of a Secret that is in both trees.
-            if fields.is_empty() && old.sealed.is_some() && new.sealed.is_some() && old.sealed != new.sealed {
-                fields.push("secrets".to_owned());
-            }
-            if fields.is_empty() {
-                return None;
-            }
-            (ChangeKind::Changed, new, fields)
-        }
-        (None, None) => return None,
-    };
-    let subject = Subject::Endpoint { name: place.name.clone(), host: shown.host.clone() };
-    Some(Change { how, subject, namespace: place.namespace.clone(), fields })
-}
-
-/// The routes of one subscription. Of one that is not ready, the last good route stays.
-fn route_changes(place: &Place, old: Option<&PlannedSubscription>, new: Option<&PlannedSubscription>) -> Vec<Change> {
-    let none = BTreeSet::new();
-    let before = old.and_then(|old| old.endpoints.as_ref()).unwrap_or(&none);
-    let after = match new {
-        None => &none,
-        Some(new) => match &new.endpoints {
-            Some(endpoints) => endpoints,
-            None => return Vec::new(),
-        },
-    };
-    let fields = match (old, new) {
-        (Some(old), Some(new)) => changed_fields(&old.spec, &new.spec),
-        _ => Vec::new(),
-    };
-    // Which endpoints it names shows in the routes themselves.
-    let fields: Vec<String> = fields.into_iter().filter(|field| !field.starts_with("spec.endpoint")).collect();
-    let of = |how, endpoint: &String, subscription: Option<&PlannedSubscription>, fields: &[String]| {
-        let subject = Subject::Route {
-            subscription: place.name.clone(),
-            endpoint: endpoint.clone(),
-            event_types: subscription.map(event_types).unwrap_or_default(),
-        };
-        Change { how, subject, namespace: place.namespace.clone(), fields: fields.to_vec() }
-    };
-    let mut changes = Vec::new();
-    for endpoint in before.union(after) {
-        match (before.contains(endpoint), after.contains(endpoint)) {
-            (false, _) => changes.push(of(ChangeKind::Added, endpoint, new, &[])),
-            (_, false) => changes.push(of(ChangeKind::Removed, endpoint, old, &[])),
-            _ if !fields.is_empty() => changes.push(of(ChangeKind::Changed, endpoint, new, &fields)),
-            _ => {}
-        }
-    }
-    changes
-}
-
-fn event_types(subscription: &PlannedSubscription) -> Vec<String> {
-    let types = subscription.spec["eventTypes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    types.iter().filter_map(|text| text.as_str().map(ToOwned::to_owned)).collect()
-}
-
-/// The paths of what differs, each as near to the root as one of the two has nothing there.
-fn changed_fields(old: &Value, new: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    compare("spec", old, new, &mut found);
-    found
-}
-
-fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
-    match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-            for name in names {
-                let (old, new) = (old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null));
-                compare(&format!("{path}.{name}"), old, new, found);
-            }
-        }
-        _ if old != new => found.push(path.to_owned()),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_differs_is_named_as_near_to_the_root_as_one_side_has_nothing() {
-        let old = json!({"url": "https://a.example", "retry": {"type": "Fixed", "delaySeconds": 1}, "headers": [1]});
-        for (new, expected) in [
-            (old.clone(), vec![]),
-            (
-                json!({"url": "https://b.example", "retry": {"type": "Fixed", "delaySeconds": 2}, "headers": [1, 2]}),
-                vec!["spec.headers", "spec.retry.delaySeconds", "spec.url"],
-            ),
-            (json!({"url": "https://a.example", "headers": [1], "suspend": true}), vec!["spec.retry", "spec.suspend"]),
-        ] {
-            assert_eq!(changed_fields(&old, &new), expected, "{new}");
-        }
-    }
 }

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crds::condition::ConditionType;
+use crds::Kind;
+use crds::admission::admit_update;
+use crds::condition::{ConditionStatus, ConditionType};
+use crds::pool::DispatcherPoolSpec;
+use crds::replay::ReplaySpec;
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::id::{EndpointId, SubscriptionId, TenantId};
 use dispatcher_core::seal::SealingKey;
@@ -13,10 +17,11 @@ use operator::generate::{GENERATED_KEY, signing_key};
 use operator::plan::{Plan, PlanContext, plan};
 use operator::world::files::Loaded;
 use operator::world::problem::FileProblem;
+use operator::world::resource::ObjectKey;
 use operator::world::store::FileStore;
 use operator::world::{SecretData, SecretState, World};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::assume::{UNKNOWN_HOST, assume};
 
@@ -43,10 +48,13 @@ impl fmt::Display for Place {
 pub(super) struct Tree {
     pub(super) endpoints: BTreeMap<Place, PlannedEndpoint>,
     pub(super) subscriptions: BTreeMap<Place, PlannedSubscription>,
+    pub(super) replays: BTreeMap<Place, PlannedReplay>,
+    pub(super) pools: BTreeMap<Place, DispatcherPoolSpec>,
     /// What an API server would refuse, and what cannot be read.
     pub(super) file_problems: Vec<FileProblem>,
     /// Secrets that are named and are not in the tree.
     pub(super) assumed_secrets: BTreeSet<Place>,
+    store: FileStore,
 }
 
 /// An endpoint, and what it comes to.
@@ -67,6 +75,13 @@ pub(super) struct PlannedSubscription {
     pub(super) trouble: Option<Trouble>,
 }
 
+/// A replay, and what it comes to.
+pub(super) struct PlannedReplay {
+    pub(super) spec: ReplaySpec,
+    /// Why it would not begin.
+    pub(super) trouble: Option<Trouble>,
+}
+
 /// Why a resource is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Trouble {
@@ -75,13 +90,14 @@ pub(super) struct Trouble {
 }
 
 impl Tree {
-    /// Plans what was read.
-    pub(super) fn plan(loaded: Loaded, policy: &AddressPolicy, now_unix_ms: u64) -> Self {
+    /// Plans what was read. `before` is the tree that it takes the place of: a pool that was there and is not is gone.
+    pub(super) fn plan(loaded: Loaded, before: Option<&Self>, policy: &AddressPolicy, now_unix_ms: u64) -> Self {
         let mut store = FileStore::default();
         let file_problems = store.update(loaded);
         let written = store.world();
         let mut world = written.clone();
-        let assumed_secrets = assume(&mut world);
+        let pools_before = before.map(Self::pool_names).unwrap_or_default();
+        let assumed_secrets = assume(&mut world, &pools_before);
         settle(&mut world, policy, now_unix_ms);
         let rows = Rows::of(&world);
         let endpoints = world.endpoints.iter().zip(&written.endpoints).filter_map(|(planned, written)| {
@@ -106,9 +122,60 @@ impl Tree {
             let spec = serde_json::to_value(&planned.spec).unwrap_or_default();
             Some((place, PlannedSubscription { spec, endpoints: row.map(names), trouble }))
         });
-        let (endpoints, subscriptions) = (endpoints.collect(), subscriptions.collect());
-        Self { endpoints, subscriptions, file_problems, assumed_secrets }
+        let replays = world.replays.iter().filter_map(|planned| {
+            let place = Place::new(planned.metadata.namespace.as_deref()?, planned.metadata.name.as_deref()?);
+            let ready = planned.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Ready))?;
+            // One that is about to begin is not ready either.
+            let is_wrong = ready.status == ConditionStatus::False.as_str();
+            let trouble = is_wrong.then(|| Trouble { reason: ready.reason.clone(), message: ready.message.clone() });
+            Some((place, PlannedReplay { spec: planned.spec.clone(), trouble }))
+        });
+        let pools = world.dispatcher_pools.iter().filter_map(|pool| {
+            let place = Place::new(pool.metadata.namespace.as_deref()?, pool.metadata.name.as_deref()?);
+            Some((place, pool.spec.clone()))
+        });
+        Self {
+            endpoints: endpoints.collect(),
+            subscriptions: subscriptions.collect(),
+            replays: replays.collect(),
+            pools: pools.collect(),
+            file_problems,
+            assumed_secrets,
+            store,
+        }
     }
+
+    /// Adds what an API server refuses because of what is there already: replays that ask for something else.
+    pub(super) fn refuse_updates(&mut self, before: &Self) {
+        for (place, new) in &self.replays {
+            let Some(old) = before.replays.get(place) else { continue };
+            let problems = admit_update(&object(place, &new.spec), &object(place, &old.spec)).err();
+            let Place { namespace, name } = place.clone();
+            let key = ObjectKey { kind: Kind::Replay.as_str(), namespace, name };
+            let found = self.store.find(&key);
+            for problem in problems.into_iter().flatten() {
+                self.file_problems.push(FileProblem {
+                    file: found.map(|(file, _)| file.to_owned()).unwrap_or_default(),
+                    line: found.map(|(_, located)| located.line),
+                    document: found.map(|(_, located)| located.document).unwrap_or_default(),
+                    object: Some(key.to_string()),
+                    field: Some(problem.field),
+                    message: problem.message,
+                });
+            }
+        }
+    }
+
+    fn pool_names(&self) -> BTreeSet<String> {
+        self.pools.keys().map(|place| place.name.clone()).collect()
+    }
+}
+
+fn object(place: &Place, spec: &ReplaySpec) -> Value {
+    json!({
+        "apiVersion": crds::API_VERSION, "kind": Kind::Replay.as_str(), "spec": spec,
+        "metadata": {"namespace": place.namespace, "name": place.name},
+    })
 }
 
 /// Plans until the statuses speak of the planned table.

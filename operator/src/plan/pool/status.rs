@@ -6,18 +6,14 @@ use crds::condition::{ConditionStatus, ConditionType, Reason};
 use crds::pool::{DispatcherPoolStatus, PoolLoadStatus, ScalingMode};
 use crds::{DispatcherPool, Kind};
 use dispatcher::ledger::PoolLoad;
-use dispatcher_core::limits::FACTS_INTERVAL;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 
 use super::{Decision, ObjectStatus, PodTrouble, PoolSettings, replicas_of};
-use crate::conditions::{Conditions, time};
+use crate::conditions::{Conditions, Verdict, facts_stay_for, generation, time};
 use crate::facts;
 use crate::plan::events::{Regarding, transitions};
 use crate::plan::scale::ScaleVerdict;
 use crate::plan::{StatusBody, StatusChange};
-
-/// Generation of objects that no API server has numbered.
-const UNNUMBERED_GENERATION: i64 = 1;
 
 /// All that a status is made from.
 pub(super) struct Standing<'a> {
@@ -38,9 +34,6 @@ pub(super) struct Standing<'a> {
     pub(super) scaled_unix_ms: Option<u64>,
 }
 
-/// What a condition says.
-type Verdict = (ConditionStatus, Reason, String);
-
 /// Dispatchers of a pool, as its Deployment counts them.
 #[derive(Clone, Copy)]
 struct Counts {
@@ -59,7 +52,7 @@ impl Standing<'_> {
     pub(super) fn status(&self, now_unix_ms: u64) -> (Option<ObjectStatus>, Option<Duration>) {
         let present = self.pool.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
-        let generation = self.pool.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let generation = generation(&self.pool.metadata);
         let mut conditions = Conditions::new(Kind::DispatcherPool, previous, generation, now_unix_ms);
         self.set_conditions(&mut conditions);
         let (load, next_look_in) = self.load(present.and_then(|status| status.load.as_ref()), now_unix_ms);
@@ -202,7 +195,7 @@ impl Standing<'_> {
         }
     }
 
-    /// The facts, rounded. They change at most once in [`FACTS_INTERVAL`].
+    /// The facts, rounded.
     fn load(&self, present: Option<&PoolLoadStatus>, now_unix_ms: u64) -> (Option<PoolLoadStatus>, Option<Duration>) {
         let Some(load) = self.load else { return (present.cloned(), None) };
         let new = PoolLoadStatus {
@@ -217,9 +210,7 @@ impl Standing<'_> {
         if (PoolLoadStatus { measured_time: present.measured_time.clone(), ..new.clone() }) == *present {
             return (Some(present.clone()), None);
         }
-        let measured_ms = present.measured_time.as_ref().map_or(0, |time| time.0.as_millisecond());
-        let age = now_unix_ms.saturating_sub(u64::try_from(measured_ms).unwrap_or_default());
-        match FACTS_INTERVAL.checked_sub(Duration::from_millis(age)).filter(|left| !left.is_zero()) {
+        match facts_stay_for(present.measured_time.as_ref(), now_unix_ms) {
             Some(left) => (Some(present.clone()), Some(left)),
             None => (Some(new), None),
         }

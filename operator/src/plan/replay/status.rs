@@ -6,17 +6,14 @@ use crds::Kind;
 use crds::condition::{ConditionStatus, ConditionType, Reason};
 use crds::replay::{Replay, ReplayStatus};
 use dispatcher::ledger::{ReplayRecord, ReplayStage};
-use dispatcher_core::limits::{FACTS_INTERVAL, REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
+use dispatcher_core::limits::{REPLAYS_RUNNING_MAX, REPLAYS_RUNNING_PER_TENANT_MAX};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::ReplayProgress;
-use crate::conditions::{Conditions, find, time};
+use crate::conditions::{Conditions, Verdict, facts_stay_for, find, generation, time};
 use crate::plan::events::{Regarding, transitions};
 use crate::plan::{ObjectStatus, StatusBody, StatusChange};
-use crate::validate::Problem;
-
-/// Generation of objects that no API server has numbered.
-const UNNUMBERED_GENERATION: i64 = 1;
+use crate::validate::{Problem, in_words};
 
 /// What is known of how far a replay has come.
 pub(super) enum Known<'a> {
@@ -62,9 +59,6 @@ impl<'a> Known<'a> {
     }
 }
 
-/// What `Ready` says.
-type Verdict = (ConditionStatus, Reason, String);
-
 /// Makes statuses, and says when the next one is due although nothing changes.
 pub(super) struct Statuses {
     pub(super) next_look_in: Option<Duration>,
@@ -87,7 +81,7 @@ impl Statuses {
     ) -> Option<ObjectStatus> {
         let present = replay.status.as_ref();
         let previous = present.map_or(&[][..], |status| &status.conditions);
-        let generation = replay.metadata.generation.unwrap_or(UNNUMBERED_GENERATION);
+        let generation = generation(&replay.metadata);
         let mut conditions = Conditions::new(Kind::Replay, previous, generation, self.now_unix_ms);
         set_conditions(&mut conditions, &verdict(replay, problems, known, has_turn), problems, known);
         let conditions = conditions.finish();
@@ -108,7 +102,7 @@ impl Statuses {
     }
 
     /// The counts, exact. They change together with a condition, or else when they have grown enough to tell something
-    /// new, and at most once in [`FACTS_INTERVAL`].
+    /// new.
     fn counts(&mut self, present: Option<&ReplayStatus>, known: &Known<'_>, conditions_change: bool) -> ReplayStatus {
         let Some(record) = known.record() else { return present.cloned().unwrap_or_default() };
         let new = status_of(record, self.now_unix_ms);
@@ -118,9 +112,7 @@ impl Statuses {
         if rounded(present) == rounded(&new) {
             return present.clone();
         }
-        let measured_ms = present.measured_time.as_ref().map_or(0, |time| time.0.as_millisecond());
-        let age_ms = self.now_unix_ms.saturating_sub(u64::try_from(measured_ms).unwrap_or_default());
-        match FACTS_INTERVAL.checked_sub(Duration::from_millis(age_ms)).filter(|left| !left.is_zero()) {
+        match facts_stay_for(present.measured_time.as_ref(), self.now_unix_ms) {
             Some(left) => {
                 self.next_look_in = [self.next_look_in, Some(left)].into_iter().flatten().min();
                 present.clone()
@@ -139,8 +131,7 @@ fn verdict(replay: &Replay, problems: &[Problem], known: &Known<'_>, has_turn: b
         return (True, Reason::Completed, counts_in_words(record, replay.spec.dry_run));
     }
     if let Some(first) = problems.first() {
-        let all: Vec<String> = problems.iter().map(describe).collect();
-        return (False, first.reason, all.join("; "));
+        return (False, first.reason, in_words(problems));
     }
     let is_done = known.record().is_some_and(|record| record.cursor.stage == ReplayStage::Done);
     let was_done = matches!(known, Known::Begun(status) if ready_reason(status) == Some(Reason::Delivering.as_str()));
@@ -187,7 +178,7 @@ fn set_conditions(
     let is_missing =
         |problem: &&Problem| matches!(problem.reason, Reason::EndpointNotFound | Reason::SubscriptionNotFound);
     match problems.iter().find(is_missing) {
-        Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, describe(problem)),
+        Some(problem) => conditions.set(ConditionType::ResolvedRefs, False, problem.reason, problem.to_string()),
         None => {
             conditions.set(ConditionType::ResolvedRefs, True, Reason::Resolved, "Everything that is named is there");
         }
@@ -238,9 +229,4 @@ fn rounded(status: &ReplayStatus) -> [i64; 4] {
         let unit = 10_i64.pow(count.max(1).ilog10().saturating_sub(1));
         count / unit * unit
     })
-}
-
-fn describe(problem: &Problem) -> String {
-    let Problem { field, message, .. } = problem;
-    if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
 }
