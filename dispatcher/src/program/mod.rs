@@ -26,7 +26,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
     process::install_tls_provider();
-    process::start_log(&arguments.log)?;
+    process::start_log(&arguments.log, &[])?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
