@@ -2,7 +2,6 @@
 
 mod access;
 mod broker;
-mod cluster;
 mod control;
 mod exchange;
 mod pools;
@@ -13,7 +12,6 @@ use std::time::Duration;
 
 pub use self::access::*;
 pub use self::broker::*;
-pub use self::cluster::*;
 pub use self::control::*;
 pub use self::exchange::*;
 pub use self::pools::*;

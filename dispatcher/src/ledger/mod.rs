@@ -186,8 +186,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// What these pools have to do and get done, in the order asked. Cheap enough to be asked every few seconds.
     async fn pool_loads(&self, pools: &[String]) -> Result<Vec<PoolLoad>, LedgerError>;
 
-    /// Tells autoscalers of these pools, and of no others any longer: they read the table `pool_metrics`.
-    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError>;
+    /// Tells autoscalers of these pools, and of no others any longer: they read the table `pool_metrics`. `epoch` is as
+    /// for [`Self::publish_table`].
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric], epoch: Option<u64>) -> Result<(), LedgerError>;
 
     /// Keeps the ledger in order: forgets processes that are long silent, makes room for the coming days where the
     /// database needs it, gives up deliveries of events that are older than `retention`, and removes what is older

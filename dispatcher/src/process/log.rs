@@ -35,13 +35,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log.
+/// Begins to log. `never` are targets that are not logged whatever is asked for.
 ///
 /// # Errors
 /// If the filter cannot be used.
-pub fn start_log(arguments: &LogArguments) -> Result<(), Failure> {
+pub fn start_log(arguments: &LogArguments, never: &[&str]) -> Result<(), Failure> {
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(&arguments.log)?)
+        .with_env_filter(filter(&arguments.log, never)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match arguments.log_format {
@@ -52,13 +52,18 @@ pub fn start_log(arguments: &LogArguments) -> Result<(), Failure> {
 }
 
 /// What is logged: what the user asks for, without what must not be.
-fn filter(text: &str) -> Result<EnvFilter, Failure> {
+fn filter(text: &str, never: &[&str]) -> Result<EnvFilter, Failure> {
     let wrong = |error| {
         let hint = "it looks like `info` or `info,dispatcher=debug`";
         Failure::Configuration(format!("--log {text:?} cannot be used: {error}; {hint}"))
     };
     let filter = EnvFilter::builder().parse(text).map_err(wrong)?;
-    Ok(filter.add_directive(LOG_DIRECTIVE.parse().map_err(wrong)?))
+    let never = never.iter().map(|target| format!("{target}=off"));
+    let directives = never.chain([LOG_DIRECTIVE.to_owned()]);
+    directives
+        .map(|directive| directive.parse())
+        .try_fold(filter, |filter, directive| Ok(filter.add_directive(directive?)))
+        .map_err(wrong)
 }
 
 #[cfg(test)]
@@ -68,10 +73,19 @@ mod tests {
     #[test]
     fn returned_messages_are_never_logged_whatever_is_asked_for() {
         for text in ["info", "trace", "lapin=trace", "lapin::returned_messages=trace"] {
-            let filter = filter(text).unwrap().to_string();
+            let filter = filter(text, &[]).unwrap().to_string();
             assert!(filter.split(',').any(|directive| directive == LOG_DIRECTIVE), "{text}: {filter}");
             assert_eq!(filter.matches("returned_messages").count(), 1, "{text}: {filter}");
         }
-        assert!(filter("no=such=level").is_err());
+        assert!(filter("no=such=level", &[]).is_err());
+    }
+
+    #[test]
+    fn what_a_program_never_logs_is_not_logged_whatever_is_asked_for() {
+        for text in ["trace", "kube_client=trace", "kube_client::client=trace"] {
+            let filter = filter(text, &["kube_client::client"]).unwrap().to_string();
+            assert!(filter.split(',').any(|directive| directive == "kube_client::client=off"), "{text}: {filter}");
+            assert_eq!(filter.matches("kube_client::client").count(), 1, "{text}: {filter}");
+        }
     }
 }

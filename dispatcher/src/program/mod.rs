@@ -17,7 +17,7 @@ use self::arguments::{Arguments, Command};
 /// Runs what the command line says.
 pub(crate) fn main() -> ExitCode {
     let Arguments { log, command } = Arguments::parse();
-    process::run(&log, async {
+    process::run(&log, &[], async {
         match command {
             Command::Migrate(arguments) => migrate::run(&arguments).await,
             Command::Ingest(arguments) => serve::run(settings::of_ingest(&arguments)?).await,

@@ -86,6 +86,6 @@ told_before! {
     retire(instance: Uuid) -> ();
     dispatchers(seen_within: Duration) -> Vec<DispatcherRecord>;
     pool_loads(pools: &[String]) -> Vec<PoolLoad>;
-    publish_pool_metrics(metrics: &[PoolMetric]) -> ();
+    publish_pool_metrics(metrics: &[PoolMetric], epoch: Option<u64>) -> ();
     maintain(retention: Duration) -> Maintained;
 }

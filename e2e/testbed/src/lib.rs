@@ -41,7 +41,7 @@ use std::sync::{Arc, Weak};
 use anyhow::Result;
 use tokio::sync::Mutex;
 
-pub use cluster::{Cluster, NODE_ADDRESS, NODE_NAME};
+pub use cluster::{Cluster, NODE_ADDRESS, NODE_NAME, Stalled};
 pub use environment::{
     AMQP_URL, DATABASE_URL, Environment, HELM, IMAGE, KUBECONFIG, KUBECTL, MANAGEMENT_URL, REQUIRE_SERVERS,
 };

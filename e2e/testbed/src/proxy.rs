@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -34,6 +34,8 @@ struct Shared {
     /// Bytes that clients may still send until their connection is reset, and one more; zero for any number.
     reset_after: AtomicUsize,
     resets: AtomicUsize,
+    /// Whether connections end as soon as they are made.
+    refuses: AtomicBool,
     connections: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -56,6 +58,7 @@ impl Proxy {
             first_carrying: watch::Sender::new(0),
             reset_after: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
+            refuses: AtomicBool::new(false),
             connections: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -83,6 +86,17 @@ impl Proxy {
             // Cancelled, or over before.
             let _ended = connection.await;
         }
+    }
+
+    /// Ends every connection, and each that is made from now on at once, until [`Self::accept`].
+    pub async fn refuse(&self) {
+        self.shared.refuses.store(true, Ordering::SeqCst);
+        self.cut().await;
+    }
+
+    /// From now on connections are made as before [`Self::refuse`].
+    pub fn accept(&self) {
+        self.shared.refuses.store(false, Ordering::SeqCst);
     }
 
     /// From now on bytes wait here, in both directions, until [`Self::release`].
@@ -136,6 +150,9 @@ impl Shared {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
+        if shared.refuses.load(Ordering::SeqCst) {
+            continue;
+        }
         let number = shared.made.fetch_add(1, Ordering::SeqCst);
         let connection = tokio::spawn(connect(client, number, Arc::clone(&shared)));
         shared.connections().push(connection);
@@ -252,6 +269,18 @@ mod tests {
         let error = says(&mut stream, b"!").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(proxy.resets(), 1);
+        assert_eq!(says(&mut open(&proxy).await, b"again").await.unwrap(), b"again");
+    }
+
+    #[tokio::test]
+    async fn connections_are_refused_until_they_are_accepted_again() {
+        let proxy = Proxy::to(&echo().await).await.unwrap();
+        let mut stream = open(&proxy).await;
+        says(&mut stream, b"before").await.unwrap();
+        proxy.refuse().await;
+        says(&mut stream, b"after").await.unwrap_err();
+        says(&mut open(&proxy).await, b"anew").await.unwrap_err();
+        proxy.accept();
         assert_eq!(says(&mut open(&proxy).await, b"again").await.unwrap(), b"again");
     }
 

@@ -15,6 +15,7 @@ use super::events::EventWriter;
 use super::issuer::{IssuerSettings, IssuerWatch};
 use super::lease::{Elector, LeaseConfig};
 use super::metrics::OperatorMetrics;
+use super::notices::Notices;
 use super::pools::{PoolWriters, Pools, PoolsConfig};
 use super::readiness::Readiness;
 use super::run::{Run, RunConfig};
@@ -63,8 +64,8 @@ impl Assembly {
         let (acting, electing, acted) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (client, mut tasks) = (sources.client.clone(), JoinSet::new());
         let sources = Sources::start(&sources, Arc::clone(&metrics), &mut tasks, &acting);
-        readiness.watch(Arc::clone(sources.states()));
-        let (elector, leadership) = Elector::new(client.clone(), lease.clone());
+        let (elector, lead) = Elector::new(client.clone(), lease.clone());
+        readiness.watch(Arc::clone(sources.states()), elector.complaint());
         let pools = Pools::start(
             PoolsConfig {
                 client: client.clone(),
@@ -81,28 +82,31 @@ impl Assembly {
         let (replays, desk) = replays::worker(Arc::clone(&ledger));
         let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
         let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
-        let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone());
+        let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone(), lead.clone());
         let pool_writers = PoolWriters {
             ledger: Arc::clone(&ledger),
-            leadership: leadership.clone(),
+            lead: lead.clone(),
             statuses: statuses.clone(),
             metrics: Arc::clone(&metrics),
+        };
+        let notices = Notices {
+            client: client.clone(),
+            namespace: lease.namespace.clone(),
+            lease: lease.name.clone(),
+            identity: lease.identity,
+            lead: lead.clone(),
+            readiness: readiness.clone(),
         };
         let run = Run::new(RunConfig {
             sources,
             control: Control::new(ledger, sealing_key, address_policy, Arc::clone(&metrics)),
-            leadership,
+            lead,
             issuers,
             pools: declared,
             replays: desk,
             epoch_floor: elector.epoch_floor(),
             statuses: statuses.clone(),
-            confirmation: Confirmation {
-                client: client.clone(),
-                namespace: lease.namespace,
-                lease: lease.name,
-                identity: lease.identity,
-            },
+            confirmation: Confirmation { client: client.clone(), namespace: lease.namespace, lease: lease.name },
             client,
             readiness,
             metrics,
@@ -112,6 +116,7 @@ impl Assembly {
         tasks.spawn(acted.track_future(events.run(acting.clone())));
         tasks.spawn(acted.track_future(pools.run(pool_writers, acting.clone())));
         tasks.spawn(acted.track_future(replays.run(acting.clone())));
+        tasks.spawn(notices.run(acting.clone()));
         tasks.spawn(issuer.run(acting.clone()));
         tasks.spawn(elector.run(electing.clone()));
         Running { tasks, acting, acted, electing }

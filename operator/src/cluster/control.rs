@@ -1,20 +1,20 @@
 //! One look at the world: plan it, publish the routing table, and say what else is to be written.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::clock::now_unix_ms;
 use dispatcher::ledger::{Ledger, LedgerError, TableLoad};
 use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::limits::{FACTS_LOOK_INTERVAL, HEARTBEAT_DEAD_AFTER, REMOVAL_WINDOW};
+use dispatcher_core::limits::{FACTS_LOOK_INTERVAL, HEARTBEAT_DEAD_AFTER};
 use dispatcher_core::seal::SealingKey;
-use dispatcher_core::table::{RowKey, TableChange, TableVersion};
+use dispatcher_core::table::{TableChange, TableVersion};
 use tokio::time::Instant;
 
 use super::metrics::{OperatorMetrics, Publication};
 use crate::apply;
-use crate::plan::removal::{Withheld, withhold};
+use crate::plan::removal::{RemovedLately, Withheld, withhold};
 use crate::plan::replay::ReplayJob;
 use crate::plan::{GenerateSecret, Memory, ObjectStatus, Plan, PlanContext, plan_again};
 use crate::world::World;
@@ -31,8 +31,7 @@ pub struct Control {
     /// The table that is in the world, and the history that counts its versions.
     loaded: Option<(String, TableVersion)>,
     facts_due: Instant,
-    /// When routes were removed lately, and how many.
-    removals: VecDeque<(Instant, usize)>,
+    removed: RemovedLately,
 }
 
 /// What a look led to.
@@ -71,7 +70,7 @@ impl Control {
             pools: BTreeSet::new(),
             loaded: None,
             facts_due: Instant::now(),
-            removals: VecDeque::new(),
+            removed: RemovedLately::default(),
         }
     }
 
@@ -95,7 +94,10 @@ impl Control {
         let version = self.load(world, epoch).await?;
         let began = std::time::Instant::now();
         let first = self.plan(world).await;
-        let (change, withheld) = withhold(first.table.clone(), &world.published, self.removed_lately(), confirmed);
+        let published = (&world.published[..], &world.row_versions);
+        let lately = self.removed.routes(std::time::Instant::now());
+        let (change, withheld) = withhold(first.table.clone(), published, lately, confirmed);
+        self.removed.set_waiting(withheld.is_some());
         let changed_rows = change.put.len() + change.drop.len();
         let mut look = Look { withheld, table_version: version, changed_rows, ..Look::default() };
         let plan = if change.is_empty() {
@@ -108,8 +110,7 @@ impl Control {
                 Err(_) => Publication::Failed,
             });
             look.table_version = published?;
-            let routes = change.drop.iter().filter(|key| !matches!(key, RowKey::Tenant(_))).count();
-            self.removals.push_back((Instant::now(), routes));
+            self.removed.add(&change.drop, std::time::Instant::now());
             self.publish_in(world, &change, version, look.table_version);
             // Now that the table is published, the statuses say so.
             self.plan(world).await
@@ -177,14 +178,6 @@ impl Control {
             }
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-    }
-
-    /// Routes that were removed within [`REMOVAL_WINDOW`].
-    fn removed_lately(&mut self) -> usize {
-        while self.removals.front().is_some_and(|(at, _)| at.elapsed() > REMOVAL_WINDOW) {
-            self.removals.pop_front();
-        }
-        self.removals.iter().map(|(_, routes)| routes).sum()
     }
 }
 

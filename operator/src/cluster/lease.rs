@@ -2,6 +2,7 @@
 //!
 //! [`state`] decides; this file asks the API server. Needs `get`, `create` and `update` on the one Lease.
 
+mod lead;
 mod record;
 mod state;
 
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use dispatcher::clock::now_unix_ms;
 use dispatcher_core::limits::{
-    LEASE_DURATION_DEFAULT, LEASE_DURATION_MIN, LEASE_POLL_MAX, LEASE_RELEASE_DEADLINE, LEASE_RENEW_EVERY_DEFAULT,
+    LEASE_DURATION_DEFAULT, LEASE_DURATION_MIN, LEASE_FAILURES_TOLERATED, LEASE_POLL_MAX, LEASE_RELEASE_DEADLINE,
+    LEASE_RENEW_EVERY_DEFAULT,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, PostParams};
@@ -20,6 +22,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::lead::Standing;
+pub use self::lead::{Lead, LeaseComplaint};
 use self::state::{Holder, Observed, State, Step, Timing, Write, WriteEnd};
 use super::FIELD_MANAGER;
 use super::failure::{ApiFailure, FailureClass, within};
@@ -89,6 +93,7 @@ impl EpochFloor {
 /// Takes part in the election.
 pub struct Elector {
     api: Api<Lease>,
+    namespace: String,
     name: String,
     state: State,
     call_deadline: Duration,
@@ -96,18 +101,21 @@ pub struct Elector {
     present: Option<Lease>,
     start: Instant,
     floor: EpochFloor,
-    leadership: watch::Sender<Leadership>,
-    troubled: bool,
+    standing: watch::Sender<Standing>,
+    complaint: LeaseComplaint,
+    /// Calls in a row that failed.
+    failures: u32,
 }
 
 impl Elector {
-    /// Takes part once it runs. The receiver says who leads.
-    pub fn new(client: kube::Client, config: LeaseConfig) -> (Self, watch::Receiver<Leadership>) {
+    /// Takes part once it runs, and says whether it leads.
+    pub fn new(client: kube::Client, config: LeaseConfig) -> (Self, Lead) {
         let timing = config.timing();
-        let (leadership, receiver) = watch::channel(Leadership::Follower);
+        let (standing, receiver) = watch::channel(Standing::UNKNOWN);
         let me = Holder { identity: config.identity, instance: Uuid::new_v4().to_string() };
         let elector = Self {
             api: Api::namespaced(client, &config.namespace),
+            namespace: config.namespace,
             name: config.name,
             state: State::new(me, timing),
             // Two renewals must fit into the time that a leader has.
@@ -115,15 +123,21 @@ impl Elector {
             present: None,
             start: Instant::now(),
             floor: EpochFloor::default(),
-            leadership,
-            troubled: false,
+            standing,
+            complaint: LeaseComplaint::default(),
+            failures: 0,
         };
-        (elector, receiver)
+        (elector, Lead::new(receiver))
     }
 
     /// Where to say which epochs others have used.
     pub fn epoch_floor(&self) -> EpochFloor {
         self.floor.clone()
+    }
+
+    /// Where it says what keeps it from the Lease.
+    pub fn complaint(&self) -> LeaseComplaint {
+        self.complaint.clone()
     }
 
     /// Takes part until it is told to stop; then this process no longer leads, and the Lease is given up, so that
@@ -150,8 +164,13 @@ impl Elector {
     }
 
     fn publish(&self) {
-        let leadership = self.state.leadership(self.now());
-        let changed = self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+        let now = self.now();
+        let leadership = self.state.leadership(now);
+        let until = self.state.leads_until(now).map(|until| self.start + until);
+        // A renewal is no news.
+        let changed = self.standing.send_if_modified(|known| {
+            std::mem::replace(known, Standing { leadership, until }).leadership != leadership
+        });
         match leadership {
             Leadership::Leader { epoch } if changed => tracing::info!(epoch, "this operator leads"),
             Leadership::Follower if changed => tracing::info!("this operator does not lead any more"),
@@ -246,14 +265,18 @@ impl Elector {
         }
     }
 
-    /// Tells of trouble once, until it is over.
+    /// Tells of trouble once, until it is over. One call that failed keeps nobody from being ready.
     fn tell(&mut self, failure: &ApiFailure, what: &'static str) {
         let help = match failure.class {
             FailureClass::Forbidden => "grant get, create and update on leases.coordination.k8s.io in its namespace",
             _ => "another attempt follows",
         };
         let lease = &self.name;
-        if std::mem::replace(&mut self.troubled, true) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > LEASE_FAILURES_TOLERATED {
+            self.complaint.set(Some(lead::complaint(lease, &self.namespace, failure)));
+        }
+        if self.failures > 1 {
             tracing::debug!(lease, class = failure.class.as_str(), "the Lease could not be {what}: {failure}; {help}");
         } else {
             tracing::warn!(lease, class = failure.class.as_str(), "the Lease could not be {what}: {failure}; {help}");
@@ -261,7 +284,8 @@ impl Elector {
     }
 
     fn healed(&mut self) {
-        if std::mem::take(&mut self.troubled) {
+        if std::mem::take(&mut self.failures) > 0 {
+            self.complaint.set(None);
             tracing::info!(lease = self.name, "the Lease is within reach again");
         }
     }

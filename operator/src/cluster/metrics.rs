@@ -2,6 +2,8 @@
 //!
 //! Label values come from closed sets only: methods take the enums, so no name or identity of a tenant can become one.
 
+mod labels;
+
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -14,124 +16,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+pub use self::labels::{EventResult, Publication, SecretResult, TroubledPart, Watched};
 use super::failure::FailureClass;
 use super::lease::Leadership;
+use super::watch::WatchFailure;
 use crate::plan::StatusChange;
-
-/// How the publication of a routing table ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Publication {
-    /// The ledger has it.
-    Done,
-    /// Another leader wrote meanwhile.
-    Superseded,
-    /// The ledger did not take it.
-    Failed,
-}
-
-impl Publication {
-    /// Every end.
-    pub const ALL: [Self; 3] = [Self::Done, Self::Superseded, Self::Failed];
-
-    /// The stable name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Superseded => "superseded",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// What the reading, or the making, of a Secret yielded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SecretResult {
-    /// It is there.
-    Present,
-    /// It is not there.
-    Absent,
-    /// It was made.
-    Made,
-    /// The permission is missing.
-    Forbidden,
-    /// The API server did not do it.
-    Failed,
-}
-
-impl SecretResult {
-    /// Every result.
-    pub const ALL: [Self; 5] = [Self::Present, Self::Absent, Self::Made, Self::Forbidden, Self::Failed];
-
-    /// The stable name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Present => "present",
-            Self::Absent => "absent",
-            Self::Made => "made",
-            Self::Forbidden => "forbidden",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// What became of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventResult {
-    /// The API server has it.
-    Told,
-    /// It was counted in a series that the API server has.
-    Repeated,
-    /// It was one too many, and dropped.
-    Dropped,
-    /// The API server did not take it.
-    Refused,
-}
-
-impl EventResult {
-    /// Every result.
-    pub const ALL: [Self; 4] = [Self::Told, Self::Repeated, Self::Dropped, Self::Refused];
-
-    /// The stable name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Told => "told",
-            Self::Repeated => "repeated",
-            Self::Dropped => "dropped",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// What is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Watched {
-    /// Resources of a kind.
-    Resources(Kind),
-    /// Namespaces.
-    Namespaces,
-    /// Deployments of pools.
-    Deployments,
-    /// PodDisruptionBudgets of pools.
-    PodDisruptionBudgets,
-    /// Services of pools.
-    Services,
-    /// Secrets, where the permission is given.
-    Secrets,
-}
-
-impl Watched {
-    /// The stable name: that of the resource in paths and permissions.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Resources(kind) => kind.plural(),
-            Self::Namespaces => "namespaces",
-            Self::Deployments => "deployments",
-            Self::PodDisruptionBudgets => "poddisruptionbudgets",
-            Self::Services => "services",
-            Self::Secrets => "secrets",
-        }
-    }
-}
 
 /// What is measured of a pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +45,7 @@ pub struct OperatorMetrics {
     registry: Registry,
     leader: Gauge,
     epoch: Gauge,
+    troubles: Family<PartLabels, Gauge>,
     objects: Family<KindLabels, Gauge>,
     plan_duration: Histogram,
     publications: Family<ResultLabels, Counter>,
@@ -186,6 +76,11 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
 }
@@ -203,7 +98,7 @@ struct ClassLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WatchLabels {
     resource: &'static str,
-    class: &'static str,
+    reason: &'static str,
 }
 
 impl Default for OperatorMetrics {
@@ -219,6 +114,7 @@ impl OperatorMetrics {
             registry: Registry::with_prefix("harborhook_operator"),
             leader: Gauge::default(),
             epoch: Gauge::default(),
+            troubles: Family::default(),
             objects: Family::default(),
             // 1 ms to 33 s.
             plan_duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
@@ -276,6 +172,11 @@ impl OperatorMetrics {
         self.pending_removal.set(as_i64(routes));
     }
 
+    /// So many things keep a part of the process from its work.
+    pub fn set_troubles(&self, part: TroubledPart, count: usize) {
+        self.troubles.get_or_create(&PartLabels { part: part.as_str() }).set(as_i64(count));
+    }
+
     /// A status was written.
     pub fn status_written(&self, change: StatusChange) {
         self.status_writes.get_or_create(&ChangeLabels { change: change.as_str() }).inc();
@@ -304,8 +205,8 @@ impl OperatorMetrics {
     }
 
     /// A watch ended and begins anew.
-    pub fn watch_restarted(&self, watched: Watched, class: FailureClass) {
-        let labels = WatchLabels { resource: watched.as_str(), class: class.as_str() };
+    pub fn watch_restarted(&self, watched: Watched, reason: WatchFailure) {
+        let labels = WatchLabels { resource: watched.as_str(), reason: reason.as_str() };
         self.watch_restarts.get_or_create(&labels).inc();
     }
 
@@ -368,6 +269,7 @@ impl OperatorMetrics {
         let registry = &mut self.registry;
         registry.register("leader", "1 in the process that leads", self.leader.clone());
         registry.register("epoch", "Epoch with which this process leads or led", self.epoch.clone());
+        registry.register("troubles", "What keeps the operator from its work", self.troubles.clone());
         registry.register("status_writes", "Statuses written", self.status_writes.clone());
         registry.register("status_failures", "Status writes that failed", self.status_failures.clone());
         registry.register("statuses_waiting", "Statuses that wait to be written", self.statuses_waiting.clone());

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod lease;
 pub mod metrics;
 pub mod namespaces;
+pub mod notices;
 pub mod pools;
 pub mod readiness;
 pub mod run;

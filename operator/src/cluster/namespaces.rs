@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dispatcher_core::id::TenantId;
-use dispatcher_core::limits::{KUBERNETES_REQUEST_DEADLINE, NAMESPACE_LOOK_INTERVAL, WATCH_RETRY_PAUSE_MIN};
+use dispatcher_core::limits::{API_CALL_DEADLINE, NAMESPACE_LOOK_INTERVAL, WATCH_RETRY_PAUSE_MIN};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher;
@@ -115,7 +115,7 @@ impl NamespaceWatch {
     /// Looks at one namespace. Answers whether that worked; if not, it stays as it was.
     async fn look_at(&self, name: &str, state: &str) -> bool {
         let api = Api::<Namespace>::all(self.client.clone());
-        let metadata = match timeout(KUBERNETES_REQUEST_DEADLINE, api.get_metadata(name)).await {
+        let metadata = match timeout(API_CALL_DEADLINE, api.get_metadata(name)).await {
             Ok(Ok(object)) => Some(object.metadata),
             // It is gone, or was never there: it has no resources either.
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => None,

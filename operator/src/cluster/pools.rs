@@ -17,13 +17,12 @@ use dispatcher::ledger::{Ledger, LedgerError, PoolLoad};
 use dispatcher_core::limits::{HEARTBEAT_DEAD_AFTER, POOL_LOOK_INTERVAL, POOL_LOOK_PAUSE};
 use kube::Client;
 use tokio::sync::Notify;
-use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::watch::PoolSources;
-use super::lease::Leadership;
+use super::lease::{Lead, Leadership};
 use super::metrics::{OperatorMetrics, PoolGauges};
 use super::status::StatusWriter;
 use super::watch::WatchStates;
@@ -51,7 +50,7 @@ pub struct PoolWriters {
     /// Where loads are read and metrics are published.
     pub ledger: Arc<dyn Ledger>,
     /// Whether this process leads.
-    pub leadership: Receiver<Leadership>,
+    pub lead: Lead,
     /// Where statuses go.
     pub statuses: StatusWriter,
     /// What is counted.
@@ -159,34 +158,33 @@ impl Rounds {
             self.changes_told = changes;
             self.config.changed.notify_one();
         }
-        let leadership = *self.writers.leadership.borrow();
-        if leadership == Leadership::Follower {
+        let Leadership::Leader { epoch } = self.writers.lead.now() else {
             // What another leader decides meanwhile is not known.
             self.memory = PoolMemory::default();
             self.failures.clear();
             self.writers.metrics.set_pools(&[]);
             return;
-        }
+        };
         if !self.sources.is_synced() {
             return;
         }
         let world = self.world().await;
-        if !self.still_leads(leadership) {
+        if !self.still_leads(epoch) {
             return;
         }
         let steady_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let plan = plan_pools(&world, &mut self.memory, now_unix_ms(), steady_ms);
         self.incomplete.clone_from(&plan.incomplete);
-        self.carry_out(&world, plan, leadership).await;
+        self.carry_out(&world, plan, epoch).await;
     }
 
-    /// Whether this process has led all the time since: another one may lead by now. To be asked before every write.
+    /// Whether this process still leads with this epoch: another one may by now. To be asked before every write.
     ///
-    /// Of pools nothing is fenced by the epoch, as the routing table is, for nothing is lost by a write that is under way
-    /// when the lead goes: all that is written is a whole, and the next leader writes it anew. The rows for autoscalers
-    /// it replaces at its first look, and until then they are at most as old as the look that they were measured by.
-    fn still_leads(&self, leadership: Leadership) -> bool {
-        *self.writers.leadership.borrow() == leadership
+    /// An API server knows of no epoch. Nothing is lost by a write that is under way when the lead goes: all that is
+    /// written is a whole, and the next leader writes it anew. The rows for autoscalers carry the epoch, as the routing
+    /// table does.
+    fn still_leads(&self, epoch: u64) -> bool {
+        self.writers.lead.now() == Leadership::Leader { epoch }
     }
 
     async fn world(&mut self) -> PoolWorld {
@@ -241,11 +239,11 @@ impl Rounds {
         troubles
     }
 
-    async fn carry_out(&mut self, world: &PoolWorld, plan: PoolPlan, leadership: Leadership) {
+    async fn carry_out(&mut self, world: &PoolWorld, plan: PoolPlan, epoch: u64) {
         let (client, namespace) = (&self.config.client, self.config.namespace.as_str());
         self.failures.retain(|pool, _| plan.apply.iter().any(|(changed, _)| changed == pool));
         for (pool, change) in &plan.apply {
-            if !self.still_leads(leadership) {
+            if !self.still_leads(epoch) {
                 return;
             }
             match apply::apply(client, namespace, change).await {
@@ -263,7 +261,7 @@ impl Rounds {
             }
         }
         for scale in &plan.scales {
-            if !self.still_leads(leadership) {
+            if !self.still_leads(epoch) {
                 return;
             }
             let (pool, from, to) = (&scale.pool, scale.from, scale.replicas);
@@ -274,11 +272,11 @@ impl Rounds {
                 }
             }
         }
-        if !self.still_leads(leadership) {
+        if !self.still_leads(epoch) {
             return;
         }
         self.writers.statuses.want_all(&[Kind::DispatcherPool], plan.statuses);
-        if let Err(error) = self.writers.ledger.publish_pool_metrics(&plan.metrics).await {
+        if let Err(error) = self.writers.ledger.publish_pool_metrics(&plan.metrics, Some(epoch)).await {
             tracing::debug!(%error, "autoscalers are not told of pools");
         }
         let gauges = plan.metrics.iter().map(|metric| PoolGauges {

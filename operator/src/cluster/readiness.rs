@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use dispatcher::admin::Report;
 use serde_json::{Value, json};
 
-use super::metrics::OperatorMetrics;
+use super::lease::LeaseComplaint;
+use super::metrics::{OperatorMetrics, TroubledPart};
 use super::watch::WatchStates;
 
 /// What the parts of the process tell of themselves.
@@ -20,8 +21,11 @@ pub struct Readiness {
 #[derive(Default)]
 struct Told {
     watches: Option<Arc<WatchStates>>,
+    lease: LeaseComplaint,
     is_synced: bool,
     is_leader: bool,
+    /// The ledger has not been connected yet.
+    is_connecting: bool,
     ledger: Option<String>,
     /// What waits for people; it keeps nobody from being ready.
     removal: Option<String>,
@@ -32,13 +36,16 @@ struct Told {
 impl Readiness {
     /// Not ready: nothing is connected.
     pub fn new(metrics: Arc<OperatorMetrics>) -> Self {
-        let told = Told { ledger: Some("the ledger is being connected".to_owned()), ..Told::default() };
+        let ledger = Some("the ledger is being connected".to_owned());
+        let told = Told { ledger, is_connecting: true, ..Told::default() };
         Self { told: Arc::new(Mutex::new(told)), metrics }
     }
 
-    /// The watches begin.
-    pub fn watch(&self, watches: Arc<WatchStates>) {
-        self.told().watches = Some(watches);
+    /// The watches begin, and the election.
+    pub fn watch(&self, watches: Arc<WatchStates>, lease: LeaseComplaint) {
+        let mut told = self.told();
+        told.watches = Some(watches);
+        told.lease = lease;
     }
 
     /// Whether everything has been listed once.
@@ -55,10 +62,12 @@ impl Readiness {
         }
     }
 
-    /// What is wrong with the ledger; `None` if it works. Answers whether that is news.
+    /// What is wrong with the ledger; `None` if it works. Answers whether it was otherwise before: other words for the same
+    /// are no news.
     pub fn set_ledger(&self, complaint: Option<String>) -> bool {
         let mut told = self.told();
-        let is_news = told.ledger != complaint;
+        let is_news = told.ledger.is_some() != complaint.is_some();
+        told.is_connecting &= complaint.is_some();
         told.ledger = complaint;
         is_news
     }
@@ -81,9 +90,30 @@ impl Readiness {
         self.told().is_stopping = true;
     }
 
+    /// What somebody has to mend, by the part that complains. A part that only has not begun yet is not among them.
+    pub fn troubles(&self) -> Vec<(TroubledPart, Vec<String>)> {
+        let told = self.told();
+        let watches = told.watches.as_ref().map(|watches| watches.failures()).unwrap_or_default();
+        let ledger = told.ledger.iter().filter(|_| !told.is_connecting).map(|complaint| ledger_complaint(complaint));
+        vec![
+            (TroubledPart::Watches, watches),
+            (TroubledPart::Lease, told.lease.get().into_iter().collect()),
+            (TroubledPart::Ledger, ledger.collect()),
+        ]
+    }
+
+    /// Which removal waits for a confirmation.
+    pub fn removal(&self) -> Option<String> {
+        self.told().removal.clone()
+    }
+
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn ledger_complaint(complaint: &str) -> String {
+    format!("ledger: {complaint}")
 }
 
 #[async_trait]
@@ -94,7 +124,8 @@ impl Report for Readiness {
         if reasons.is_empty() && !told.is_synced {
             reasons.push("not everything has been listed yet".to_owned());
         }
-        reasons.extend(told.ledger.iter().map(|complaint| format!("ledger: {complaint}")));
+        reasons.extend(told.lease.get());
+        reasons.extend(told.ledger.iter().map(|complaint| ledger_complaint(complaint)));
         if told.is_stopping {
             reasons.push("stopping".to_owned());
         }
@@ -110,6 +141,9 @@ impl Report for Readiness {
     }
 
     fn metrics(&self) -> Result<String, fmt::Error> {
+        for (part, complaints) in self.troubles() {
+            self.metrics.set_troubles(part, complaints.len());
+        }
         self.metrics.render()
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::confirmation::Confirmation;
 use super::control::{Control, Look};
 use super::generating::Generating;
-use super::lease::{EpochFloor, Leadership};
+use super::lease::{EpochFloor, Lead, Leadership};
 use super::metrics::OperatorMetrics;
 use super::pools::DeclaredPools;
 use super::readiness::Readiness;
@@ -38,7 +38,7 @@ pub struct RunConfig {
     /// Plans and publishes.
     pub control: Control,
     /// Whether this process leads.
-    pub leadership: watch::Receiver<Leadership>,
+    pub lead: Lead,
     /// Whose tokens are to be accepted.
     pub issuers: watch::Receiver<Option<Vec<IssuerRow>>>,
     /// The pools that are declared.
@@ -99,9 +99,9 @@ impl Run {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.config.sources.changed() => {}
-                changed = self.config.leadership.changed() => {
+                is_elected = self.config.lead.changed() => {
                     // Without an elector nobody leads.
-                    if changed.is_err() { return; }
+                    if !is_elected { return; }
                 }
                 Ok(()) = self.config.issuers.changed() => {}
                 () = self.config.replays.reported() => {}
@@ -131,7 +131,7 @@ impl Run {
     async fn step(&mut self) -> Option<Duration> {
         self.config.sources.gather(&mut self.world);
         self.world.issuers.clone_from(&self.config.issuers.borrow_and_update());
-        let leadership = *self.config.leadership.borrow_and_update();
+        let leadership = self.config.lead.now();
         self.config.metrics.set_leadership(leadership);
         self.config.readiness.set_leader(leadership != Leadership::Follower);
         let is_synced = self.config.sources.is_synced() && self.config.pools.is_synced();
@@ -143,7 +143,8 @@ impl Run {
             self.withheld = None;
             // Whoever follows does without the ledger.
             self.config.readiness.set_ledger(None);
-            return None;
+            // A lead that is renewed in its last moment is no change.
+            return self.config.lead.is_undecided().then_some(PLAN_INTERVAL_MIN);
         };
         if !is_synced {
             return Some(PLAN_INTERVAL_MIN * 10);
@@ -152,14 +153,18 @@ impl Run {
         self.config.control.set_pools(self.config.pools.names());
         self.world.replay_progress.clone_from(&self.config.replays.progress());
         self.read_confirmation().await;
+        // That may have taken as long as an API server that hangs lets it.
+        if self.config.lead.now() != leadership {
+            return Some(Duration::ZERO);
+        }
         match self.config.control.look(&mut self.world, epoch, self.confirmed.as_deref()).await {
-            Ok(look) => Some(self.carry_out(look, leadership, epoch).await),
+            Ok(look) => Some(self.carry_out(look, leadership, epoch)),
             Err(error) => Some(self.failed(&error)),
         }
     }
 
     /// Hands on what is to be written.
-    async fn carry_out(&mut self, look: Look, leadership: Leadership, epoch: u64) -> Duration {
+    fn carry_out(&mut self, look: Look, leadership: Leadership, epoch: u64) -> Duration {
         self.retry_pause = LEDGER_RETRY_PAUSE_MIN;
         if self.config.readiness.set_ledger(None) {
             tracing::info!("the ledger works");
@@ -173,19 +178,14 @@ impl Run {
             );
         }
         let withheld = look.withheld;
-        let is_news = self
-            .config
-            .readiness
-            .set_removal(withheld.as_ref().map(|withheld| self.config.confirmation.message(withheld)));
-        if let Some(withheld) = withheld.as_ref().filter(|_| is_news) {
-            tracing::warn!(routes = withheld.routes, "{}", self.config.confirmation.message(withheld));
-            if let Err(error) = self.config.confirmation.tell(withheld).await {
-                tracing::debug!(%error, "no Event tells of the removal that waits");
-            }
+        let message = withheld.as_ref().map(|withheld| self.config.confirmation.message(withheld));
+        let is_news = self.config.readiness.set_removal(message.clone());
+        if let (true, Some(message), Some(withheld)) = (is_news, message, &withheld) {
+            tracing::warn!(routes = withheld.routes, "{message}");
         }
         self.withheld = withheld;
         // Another one may lead by now.
-        if *self.config.leadership.borrow() == leadership {
+        if self.config.lead.now() == leadership {
             self.config.statuses.want_all(&PLANNED_KINDS, look.statuses);
             self.config.replays.order(look.replays, Some(epoch));
             self.generating.want(look.generate_secrets, Instant::now());
@@ -204,6 +204,8 @@ impl Run {
         }
         if self.config.readiness.set_ledger(Some(error.to_string())) {
             tracing::warn!(%error, "the ledger cannot be used; nothing changes until it can");
+        } else {
+            tracing::debug!(%error, "the ledger still cannot be used");
         }
         self.retry_pause = (self.retry_pause * 2).min(LEDGER_RETRY_PAUSE_MAX);
         self.retry_pause

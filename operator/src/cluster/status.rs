@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::schedule::{Key, Next, Schedule};
 use super::events::EventWriter;
 use super::failure::{ApiFailure, FailureClass, within};
+use super::lease::{Lead, Leadership};
 use super::metrics::OperatorMetrics;
 use crate::plan::ObjectStatus;
 
@@ -33,6 +34,7 @@ struct Shared {
     client: kube::Client,
     metrics: Arc<OperatorMetrics>,
     events: Option<EventWriter>,
+    lead: Option<Lead>,
     schedule: Mutex<Schedule>,
     changed: Notify,
     start: Instant,
@@ -47,17 +49,23 @@ struct Ended {
 impl StatusWriter {
     /// Writes once it runs. The Events of a status go nowhere.
     pub fn new(client: kube::Client, metrics: Arc<OperatorMetrics>) -> Self {
-        Self::of(client, metrics, None)
+        Self::of(client, metrics, None, None)
     }
 
-    /// Writes once it runs, and then has told what a status has to tell: an Event never precedes the condition.
-    pub fn with_events(client: kube::Client, metrics: Arc<OperatorMetrics>, events: EventWriter) -> Self {
-        Self::of(client, metrics, Some(events))
+    /// Writes once it runs, while this process leads, and then has told what a status has to tell: an Event never precedes
+    /// the condition.
+    pub fn with_events(client: kube::Client, metrics: Arc<OperatorMetrics>, events: EventWriter, lead: Lead) -> Self {
+        Self::of(client, metrics, Some(events), Some(lead))
     }
 
-    fn of(client: kube::Client, metrics: Arc<OperatorMetrics>, events: Option<EventWriter>) -> Self {
+    fn of(
+        client: kube::Client,
+        metrics: Arc<OperatorMetrics>,
+        events: Option<EventWriter>,
+        lead: Option<Lead>,
+    ) -> Self {
         let schedule = Mutex::new(Schedule::new());
-        let shared = Shared { client, metrics, events, schedule, changed: Notify::new(), start: Instant::now() };
+        let shared = Shared { client, metrics, events, lead, schedule, changed: Notify::new(), start: Instant::now() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -99,6 +107,9 @@ impl StatusWriter {
         let mut log = FailureLog::default();
         loop {
             let wait = loop {
+                if !shared.may_write() {
+                    shared.schedule().clear();
+                }
                 let next = shared.schedule().next(shared.now());
                 match next {
                     Next::Write(status) => writes.push(write(&shared.client, *status)),
@@ -141,6 +152,11 @@ impl Shared {
 
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Asked before each write: another process may lead by now, although nobody has cleared what waits here.
+    fn may_write(&self) -> bool {
+        self.lead.as_ref().is_none_or(|lead| lead.now() != Leadership::Follower)
     }
 
     fn count_waiting(&self) {

@@ -214,7 +214,7 @@ impl<K> Arrived<K> {
     }
 }
 
-/// Follows a watch, and begins again with growing pauses when it fails; all the while the store stays as it was.
+/// Follows a watch, and begins anew with growing pauses when it fails; all the while the store stays as it was.
 pub(super) async fn follow<K, S: Stream<Item = watcher::Result<Event<K>>>>(
     mut begin: impl FnMut() -> S,
     mut take: impl FnMut(Arrived<K>),
@@ -231,7 +231,8 @@ pub(super) async fn follow<K, S: Stream<Item = watcher::Result<Event<K>>>>(
                     states.failed(name, &error);
                     sleep(pause).await;
                     pause = (pause * 2).min(WATCH_RETRY_PAUSE_MAX);
-                    continue;
+                    // A watch that only went on would say that it works when something happens, and not before.
+                    break;
                 }
                 Ok(Event::Init) => {
                     listing = Some(Vec::new());

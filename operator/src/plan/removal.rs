@@ -3,8 +3,11 @@
 //! Resources that disappear together are more often a mistake (a definition deleted, a folder emptied in a repository)
 //! than a wish. What is put goes on meanwhile.
 
-use dispatcher_core::limits::{REMOVAL_PERCENT_MAX, REMOVAL_ROUTES_MAX};
-use dispatcher_core::table::{Row, RowKey, TableChange};
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use dispatcher_core::limits::{REMOVAL_PERCENT_MAX, REMOVAL_ROUTES_MAX, REMOVAL_WINDOW};
+use dispatcher_core::table::{Row, RowKey, TableChange, TableVersion};
 use sha2::{Digest, Sha256};
 
 /// Annotation of the operator's Lease that confirms a removal; its value is the [`Withheld::digest`].
@@ -20,7 +23,7 @@ pub struct Withheld {
     pub routes: usize,
     /// Of how many.
     pub of: usize,
-    /// Which they are; a removal of others is another one.
+    /// Which they are; a removal of others is another one, and so is one of the same after they came back.
     pub digest: String,
 }
 
@@ -35,22 +38,59 @@ impl Withheld {
     }
 }
 
-/// Takes the removals out of a change, if they are too many and not confirmed. `lately` is how many routes were removed
-/// a short while before: many small removals in a row are a large one.
+/// What was removed lately, within [`REMOVAL_WINDOW`]. While a removal waits, what came before it counts on: a large one
+/// that came in small steps does not become a small one by waiting.
+#[derive(Debug, Default)]
+pub struct RemovedLately {
+    removals: VecDeque<(Instant, usize)>,
+    is_one_waiting: bool,
+}
+
+impl RemovedLately {
+    /// How many routes.
+    pub fn routes(&mut self, now: Instant) -> usize {
+        while !self.is_one_waiting
+            && self.removals.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > REMOVAL_WINDOW)
+        {
+            self.removals.pop_front();
+        }
+        self.removals.iter().map(|(_, routes)| routes).sum()
+    }
+
+    /// Whether a removal waits by now.
+    pub fn set_waiting(&mut self, is_one_waiting: bool) {
+        self.is_one_waiting = is_one_waiting;
+    }
+
+    /// These rows were removed.
+    pub fn add(&mut self, dropped: &[RowKey], now: Instant) {
+        let routes = dropped.iter().filter(|key| is_route(key)).count();
+        if routes > 0 {
+            self.removals.push_back((now, routes));
+        }
+    }
+}
+
+fn is_route(key: &RowKey) -> bool {
+    matches!(key, RowKey::Endpoint(_) | RowKey::Subscription(_))
+}
+
+/// Takes the removals out of a change, if they are too many and not confirmed. `published` is the table, with the versions
+/// of its rows; `lately` is how many routes were removed a short while before: many small removals in a row are a large
+/// one.
 pub fn withhold(
     change: TableChange,
-    published: &[Row],
+    (published, versions): (&[Row], &HashMap<RowKey, TableVersion>),
     lately: usize,
     confirmed: Option<&str>,
 ) -> (TableChange, Option<Withheld>) {
-    let is_route = |key: &RowKey| matches!(key, RowKey::Endpoint(_) | RowKey::Subscription(_));
     let routes = change.drop.iter().filter(|key| is_route(key)).count();
     let of = published.iter().filter(|row| is_route(&row.key())).count();
     let (removed, total) = (routes + lately, of + lately);
     if routes == 0 || removed <= REMOVAL_ROUTES_MAX || removed * 100 <= total * REMOVAL_PERCENT_MAX {
         return (change, None);
     }
-    let digest = digest(&change.drop);
+    let digest = digest(&change.drop, versions);
     if confirmed == Some(digest.as_str()) {
         return (change, None);
     }
@@ -58,11 +98,12 @@ pub fn withhold(
     (TableChange { drop: Vec::new(), ..change }, Some(withheld))
 }
 
-/// Of the keys of rows, whatever their order.
-fn digest(keys: &[RowKey]) -> String {
-    let mut keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
-    keys.sort_unstable();
-    hex::encode(&Sha256::digest(keys.join("\n"))[..DIGEST_BYTES])
+/// Of rows, whatever their order, as they were published: what was confirmed once is not confirmed for ever.
+fn digest(keys: &[RowKey], versions: &HashMap<RowKey, TableVersion>) -> String {
+    let version = |key| versions.get(key).map_or(0, |version| version.0);
+    let mut rows: Vec<String> = keys.iter().map(|key| format!("{key:?} {}", version(key))).collect();
+    rows.sort_unstable();
+    hex::encode(&Sha256::digest(rows.join("\n"))[..DIGEST_BYTES])
 }
 
 #[cfg(test)]
@@ -111,7 +152,7 @@ mod tests {
             (100, 0, 90, false),
         ] {
             let (table, change) = removal(total, removed);
-            let (left, withheld) = withhold(change.clone(), &table, lately, None);
+            let (left, withheld) = withhold(change.clone(), (&table, &HashMap::new()), lately, None);
             assert_eq!(withheld.is_some(), waits, "{removed} of {total} after {lately}");
             assert_eq!(left.put, change.put, "what is put goes on");
             assert_eq!(left.drop.is_empty(), waits || removed == 0);
@@ -121,15 +162,34 @@ mod tests {
     #[test]
     fn a_confirmation_is_for_one_removal_alone() {
         let (table, change) = removal(100, 60);
-        let (_, withheld) = withhold(change.clone(), &table, 0, Some("yes"));
+        let mut versions: HashMap<RowKey, TableVersion> =
+            table.iter().map(|row| (row.key(), TableVersion(1))).collect();
+        let (_, withheld) = withhold(change.clone(), (&table, &versions), 0, Some("yes"));
         let withheld = withheld.expect("it says nothing of this removal");
         assert_eq!((withheld.routes, withheld.of), (60, 100));
         assert!(withheld.message("harborhook", "lease").contains(&withheld.digest));
         let mut reordered = change.clone();
         reordered.drop.reverse();
-        let (confirmed, none) = withhold(reordered, &table, 0, Some(&withheld.digest));
+        let (confirmed, none) = withhold(reordered, (&table, &versions), 0, Some(&withheld.digest));
         assert!(none.is_none() && confirmed.drop.len() == 60);
-        let (table, larger) = removal(100, 61);
-        assert!(withhold(larger, &table, 0, Some(&withheld.digest)).1.is_some());
+        let (_, larger) = removal(100, 61);
+        assert!(withhold(larger, (&table, &versions), 0, Some(&withheld.digest)).1.is_some());
+        // They came back, and go once more.
+        versions.values_mut().for_each(|version| version.0 += 1);
+        assert!(withhold(change, (&table, &versions), 0, Some(&withheld.digest)).1.is_some());
+    }
+    #[test]
+    fn small_steps_count_together_for_as_long_as_the_rest_waits() {
+        let (table, change) = removal(60, 30);
+        let (mut lately, began) = (RemovedLately::default(), Instant::now());
+        lately.add(&change.drop, began);
+        let later = began + REMOVAL_WINDOW * 2;
+        assert_eq!(lately.routes(began), 30);
+        lately.set_waiting(true);
+        assert_eq!(lately.routes(later), 30);
+        let (_, withheld) = withhold(change, (&table, &HashMap::new()), lately.routes(later), None);
+        assert!(withheld.is_some());
+        lately.set_waiting(false);
+        assert_eq!(lately.routes(later), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dispatcher::process::{self, Exit, Failure, ListenerRole, StopSignals, Use};
 use dispatcher::readiness::Finding;
 use dispatcher::server::{self, ServerLimits};
-use dispatcher_core::limits::{KUBERNETES_SILENCE_MAX, OPERATOR_STOP_DEADLINE};
+use dispatcher_core::limits::{API_CALL_DEADLINE, KUBERNETES_SILENCE_MAX, OPERATOR_STOP_DEADLINE};
 use kube::Client;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,7 @@ async fn client() -> Result<Client, Failure> {
         ))
     };
     let mut config = kube::Config::infer().await.map_err(|error| failed(&error))?;
+    config.connect_timeout = Some(API_CALL_DEADLINE);
     config.read_timeout = Some(KUBERNETES_SILENCE_MAX);
     Client::try_from(config).map_err(|error| failed(&error))
 }

@@ -11,6 +11,7 @@ mod fixtures;
 #[cfg(feature = "cluster")]
 mod issuer;
 mod limits;
+mod page;
 mod plan;
 mod pools;
 mod properties;

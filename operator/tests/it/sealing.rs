@@ -1,6 +1,7 @@
 //! A new sealing key: everything is sealed anew, and nothing else changes.
 
-use dispatcher::ledger::{DisableReason, Disabled};
+use dispatcher::ledger::sqlite::SqliteLedger;
+use dispatcher::ledger::{DisableReason, Disabled, Ledger};
 use dispatcher_core::seal::SealingKey;
 use dispatcher_core::table::EndpointState;
 
@@ -85,4 +86,28 @@ fn a_key_that_was_taken_away_too_early_costs_only_keys_that_were_to_retire() {
     harness.use_sealing_key(SealingKey::from_bytes(&NEW));
     harness.settle();
     assert_eq!(harness.secrets("e").keys.len(), 1);
+}
+
+#[tokio::test]
+async fn a_ledger_does_not_take_what_was_sealed_anew_for_an_edit() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = SqliteLedger::open_in(folder.path()).await.unwrap();
+    let mut harness = Harness::of(&world(KEY));
+    ledger.publish_table(harness.settle().table, None).await.unwrap();
+    let before = harness.row("e").unwrap().clone();
+    ledger.disable(before.id, &before.revision, DisableReason::Gone).await.unwrap();
+    let disabled = ledger.disabled().await.unwrap();
+    assert_eq!(disabled.len(), 1);
+
+    let [_, turned, _] = steps();
+    harness.use_sealing_key(turned);
+    let plan = harness.settle();
+    assert_eq!(plan.table.put.len(), 1);
+    ledger.publish_table(plan.table, None).await.unwrap();
+    assert_ne!(harness.row("e").unwrap().sealed, before.sealed);
+    assert_eq!(ledger.disabled().await.unwrap(), disabled);
+    // An edit enables it.
+    harness.change(&world(SECOND_KEY));
+    ledger.publish_table(harness.settle().table, None).await.unwrap();
+    assert!(ledger.disabled().await.unwrap().is_empty());
 }

@@ -278,8 +278,8 @@ impl Ledger for PostgresLedger {
         self.patience.count(pools::loads(&self.pool, pools)).await
     }
 
-    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
-        self.patience.answer(pools::publish_metrics(&self.pool, metrics)).await
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric], epoch: Option<u64>) -> Result<(), LedgerError> {
+        self.patience.answer(pools::publish_metrics(&self.pool, metrics, epoch)).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

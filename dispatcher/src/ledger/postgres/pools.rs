@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::encode::{count, int4, int8};
+use super::replays::hold_epoch;
 use super::{LedgerError, PoolLoad, PoolMetric};
 use crate::ledger::pools::{PoolCounts, first_period, period_of};
 
@@ -133,13 +134,18 @@ pub(super) async fn forget_statistics(pool: &PgPool) -> Result<(), LedgerError> 
 }
 
 /// Writes what autoscalers read; see [`crate::ledger::Ledger::publish_pool_metrics`].
-pub(super) async fn publish_metrics(pool: &PgPool, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
+pub(super) async fn publish_metrics(
+    pool: &PgPool,
+    metrics: &[PoolMetric],
+    epoch: Option<u64>,
+) -> Result<(), LedgerError> {
     let names: Vec<&str> = metrics.iter().map(|metric| metric.pool.as_str()).collect();
     let backlogs: Vec<i64> = metrics.iter().map(|metric| int8(metric.backlog)).collect();
     let arrivals: Vec<f64> = metrics.iter().map(|metric| metric.arrival_per_second).collect();
     let deliveries: Vec<f64> = metrics.iter().map(|metric| metric.delivery_per_second).collect();
     let wanted: Vec<i32> = metrics.iter().map(|metric| int4(metric.wanted_replicas)).collect();
     let mut transaction = pool.begin().await?;
+    hold_epoch(&mut transaction, epoch).await?;
     sqlx::query("DELETE FROM pool_metrics WHERE pool <> ALL($1)").bind(&names).execute(&mut *transaction).await?;
     sqlx::query(
         "INSERT INTO pool_metrics (pool, backlog, arrival_per_second, delivery_per_second, wanted_replicas)

@@ -124,7 +124,10 @@ pub(super) async fn advance(
 }
 
 /// Whether a leader may still write; until the end of the transaction no later one can begin to.
-async fn hold_epoch(transaction: &mut Transaction<'_, Postgres>, epoch: Option<u64>) -> Result<(), LedgerError> {
+pub(super) async fn hold_epoch(
+    transaction: &mut Transaction<'_, Postgres>,
+    epoch: Option<u64>,
+) -> Result<(), LedgerError> {
     if epoch.is_none() {
         return Ok(());
     }

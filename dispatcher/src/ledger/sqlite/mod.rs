@@ -283,8 +283,8 @@ impl Ledger for SqliteLedger {
         pools::loads(&self.readers, pools, now_unix_ms()).await
     }
 
-    async fn publish_pool_metrics(&self, metrics: &[PoolMetric]) -> Result<(), LedgerError> {
-        pools::publish_metrics(&mut *self.writer().await, metrics, now_unix_ms()).await
+    async fn publish_pool_metrics(&self, metrics: &[PoolMetric], epoch: Option<u64>) -> Result<(), LedgerError> {
+        pools::publish_metrics(&mut *self.writer().await, metrics, epoch, now_unix_ms()).await
     }
 
     async fn maintain(&self, retention: Duration) -> Result<Maintained, LedgerError> {

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
 
 use super::encode::{self, Hex, count, integer};
+use super::replays::hold_epoch;
 use super::{LedgerError, NEVER_MS, PoolLoad, PoolMetric, begin};
 use crate::ledger::pools::{PoolCounts, first_period, period_of};
 
@@ -142,9 +143,11 @@ pub(super) async fn forget_statistics(writer: &mut SqliteConnection, now_ms: u64
 pub(super) async fn publish_metrics(
     writer: &mut SqliteConnection,
     metrics: &[PoolMetric],
+    epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<(), LedgerError> {
     let mut transaction = begin(writer).await?;
+    hold_epoch(&mut transaction, epoch).await?;
     sqlx::query("DELETE FROM pool_metrics").execute(&mut *transaction).await?;
     let rows: Vec<_> = metrics
         .iter()

@@ -98,7 +98,10 @@ async fn read(
 }
 
 /// Whether a leader may still write.
-async fn hold_epoch(transaction: &mut Transaction<'_, Sqlite>, epoch: Option<u64>) -> Result<(), LedgerError> {
+pub(super) async fn hold_epoch(
+    transaction: &mut Transaction<'_, Sqlite>,
+    epoch: Option<u64>,
+) -> Result<(), LedgerError> {
     let row = sqlx::query("SELECT leader_epoch FROM ledger").fetch_one(&mut **transaction).await?;
     check_epoch(epoch, count(row.try_get("leader_epoch")?)?).map(drop)
 }

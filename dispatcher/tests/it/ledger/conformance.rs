@@ -102,6 +102,7 @@ macro_rules! conformance_suite {
                 loads_of_pools_are_apart_and_in_the_order_asked,
                 rates_count_what_was_accepted_attempted_and_delivered,
                 metrics_of_pools_can_be_published_again_and_again,
+                metrics_of_pools_of_a_replaced_leader_are_refused,
             ],
             table: [
                 versions_rise_and_loads_tell_what_changed,

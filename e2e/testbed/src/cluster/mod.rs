@@ -5,6 +5,7 @@ mod doorway;
 mod images;
 mod node;
 mod programs;
+mod stall;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use doorway::Doorway;
 use node::Node;
 use programs::Programs;
 pub(crate) use programs::prepare;
+pub use stall::Stalled;
 
 /// The node's name.
 pub const NODE_NAME: &str = "node";

@@ -15,7 +15,8 @@ fn all_metrics() -> OperatorMetrics {
     metrics.set_statuses_waiting(1, 2);
     metrics.events_ended(EventResult::Dropped, 4);
     metrics.secret_asked(SecretResult::Made);
-    metrics.watch_restarted(Watched::Resources(Kind::Endpoint), FailureClass::NotFound);
+    metrics.watch_restarted(Watched::Resources(Kind::Endpoint), WatchFailure::Missing);
+    metrics.set_troubles(TroubledPart::Ledger, 1);
     let gauges = PoolGauges {
         pool: "gone".into(),
         late: 5,
@@ -51,7 +52,8 @@ fn every_metric_renders_under_its_documented_name() {
         "harborhook_operator_pool_delivered_per_second{pool=\"default\"} 0.5",
         "harborhook_operator_pool_dispatchers{pool=\"default\"} 2",
         "harborhook_operator_pool_wanted_dispatchers{pool=\"default\"} 3",
-        "harborhook_operator_watch_restarts_total{resource=\"hookendpoints\",class=\"not_found\"} 1",
+        "harborhook_operator_watch_restarts_total{resource=\"hookendpoints\",reason=\"missing\"} 1",
+        "harborhook_operator_troubles{part=\"ledger\"} 1",
     ] {
         assert!(text.lines().any(|present| present == line), "{line} is not in\n{text}");
     }

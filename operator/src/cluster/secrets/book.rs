@@ -39,7 +39,7 @@ struct Entry {
     state: Option<Arc<SecretState>>,
     /// When it is read next; `None` while it is read.
     due: Option<Instant>,
-    /// Reads in a row that found nothing.
+    /// Reads in a row that did not find all that is wanted.
     misses: usize,
     is_tried: bool,
     /// Whether it must be read again although a read is on its way.
@@ -123,7 +123,8 @@ impl Book {
             Read::Forbidden => Some(Some(SecretState::Forbidden)),
             Read::Failed => None,
         };
-        let is_found = matches!(new, Some(Some(SecretState::Present(_))));
+        let is_found = matches!(&new, Some(Some(SecretState::Present(data)))
+            if entry.keys.iter().all(|key| data.contains_key(key)));
         let mut changed = is_first;
         // What was read while more was wanted says nothing of the rest.
         if let Some(new) = new.filter(|_| !is_outdated)
@@ -205,6 +206,22 @@ mod tests {
         assert!(book.record(&place("a"), present(&["k", "other"]), now));
         let Some(SecretState::Present(data)) = state(&book, "a") else { panic!("it is there") };
         assert_eq!(data.into_keys().collect::<Vec<_>>(), ["k"], "nothing is kept that nobody names");
+        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
+    }
+
+    #[tokio::test]
+    async fn a_secret_without_a_key_that_is_named_is_looked_at_as_one_that_is_missing() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(wanted(&[("a", &["k", "l"])]), now);
+        for pause in &SECRET_RETRY_PAUSES[..2] {
+            book.look_again(&place("a"), now);
+            book.next(now).unwrap();
+            book.record(&place("a"), present(&["k"]), now);
+            assert_eq!(book.next_due(), Some(now + *pause));
+        }
+        book.look_again(&place("a"), now);
+        book.next(now).unwrap();
+        book.record(&place("a"), present(&["k", "l"]), now);
         assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
     }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::watcher;
 
-use super::super::failure::FailureClass;
 use super::super::metrics::{OperatorMetrics, Watched};
 
 /// Why a watch does not work. Its label is one of few.
@@ -23,20 +22,12 @@ pub enum WatchFailure {
 
 impl WatchFailure {
     /// The stable name.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Forbidden => "forbidden",
             Self::Expired => "expired",
             Self::Unavailable => "unavailable",
-        }
-    }
-
-    fn class(self) -> FailureClass {
-        match self {
-            Self::Missing => FailureClass::NotFound,
-            Self::Forbidden => FailureClass::Forbidden,
-            Self::Expired | Self::Unavailable => FailureClass::Unavailable,
         }
     }
 
@@ -107,6 +98,13 @@ impl WatchStates {
         self.states().iter().filter_map(|(name, state)| complaint(name, state)).collect()
     }
 
+    /// The same of watches that have failed, without those that only begin.
+    pub fn failures(&self) -> Vec<String> {
+        let states = self.states();
+        let failed = states.iter().filter(|(_, state)| matches!(state.now, WatchState::Fails(_)));
+        failed.filter_map(|(name, state)| complaint(name, state)).collect()
+    }
+
     pub(in crate::cluster) fn works(&self, name: &str) {
         if self.set(name, WatchState::Works) {
             tracing::info!(watch = name, "the watch works");
@@ -123,7 +121,7 @@ impl WatchStates {
 
     fn fails(&self, name: &str, failure: WatchFailure, error: &str) {
         if let Some(state) = self.states().get(name) {
-            self.metrics.watch_restarted(state.watched, failure.class());
+            self.metrics.watch_restarted(state.watched, failure);
         }
         // To list anew is the cure of what is expired, and nothing to worry about.
         if failure == WatchFailure::Expired {

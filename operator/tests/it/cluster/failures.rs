@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
-use dispatcher::admin::Report;
-use dispatcher_core::table::{EndpointState, Row};
+use dispatcher_core::table::EndpointState;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use operator::plan::removal::CONFIRM_REMOVAL_ANNOTATION;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::run::Operator;
+use super::instance::{Operator, Setup};
 use super::support::eventually;
 
 const NAMESPACE: &str = "shop";
@@ -180,17 +179,12 @@ fn status(code: u16) -> (u16, Value) {
     (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}))
 }
 
-async fn active(operator: &Operator) -> usize {
-    let is_active = |row: &&Row| matches!(row, Row::Endpoint(row) if row.state == EndpointState::Active);
-    operator.rows().await.iter().filter(is_active).count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_not_understood_is_told_so_and_the_others_go_on() {
     let fake = Fake::with_endpoints(["good".to_owned()]);
     fake.put_endpoint("bad", json!({"timeoutSeconds": "soon"}));
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
-    eventually("the good one is routed", || async { active(&operator).await == 1 }).await;
+    eventually("the good one is routed", || async { operator.active().await == 1 }).await;
     eventually("the bad one is told", || async { fake.ready_reason("bad").contains("spec.timeoutSeconds") }).await;
     assert!(fake.ready_reason("bad").contains("InvalidSpec"), "{}", fake.ready_reason("bad"));
     // What was good before it became bad is held, not dropped.
@@ -212,7 +206,7 @@ async fn definitions_that_are_missing_are_waited_for() {
     .await;
     assert!(!operator.is_ready().await && operator.rows().await.is_empty());
     fake.refuse(ENDPOINTS, None);
-    eventually("it heals by itself", || async { active(&operator).await == 1 && operator.is_ready().await }).await;
+    eventually("it heals by itself", || async { operator.active().await == 1 && operator.is_ready().await }).await;
     operator.running.stop().await;
 }
 
@@ -220,7 +214,7 @@ async fn definitions_that_are_missing_are_waited_for() {
 async fn routing_goes_on_while_permissions_are_gone() {
     let fake = Fake::with_endpoints(["a".to_owned()]);
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
-    eventually("it is routed", || async { active(&operator).await == 1 }).await;
+    eventually("it is routed", || async { operator.active().await == 1 }).await;
     fake.refuse(ENDPOINTS, Some(403));
     fake.put_endpoint("b", json!({}));
     fake.expire();
@@ -228,9 +222,9 @@ async fn routing_goes_on_while_permissions_are_gone() {
         operator.reasons().await.contains("a Role in namespace shop grant get, list and watch on hookendpoints")
     })
     .await;
-    assert_eq!(active(&operator).await, 1, "what was known stays");
+    assert_eq!(operator.active().await, 1, "what was known stays");
     fake.refuse(ENDPOINTS, None);
-    eventually("it goes on", || async { active(&operator).await == 2 && operator.is_ready().await }).await;
+    eventually("it goes on", || async { operator.active().await == 2 && operator.is_ready().await }).await;
     operator.running.stop().await;
 }
 
@@ -240,7 +234,7 @@ async fn a_secret_that_is_not_answered_for_keeps_no_other_endpoint_waiting() {
     fake.put_endpoint("b", json!({"signing": {"secretKeyRef": {"name": "slow", "key": "key"}}}));
     fake.hang(&format!("{SECRETS}/slow"));
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
-    eventually("the other one is routed", || async { active(&operator).await == 1 }).await;
+    eventually("the other one is routed", || async { operator.active().await == 1 }).await;
     assert_eq!(fake.ready_reason("b"), "", "nobody knows what is wrong with it");
     operator.running.stop().await;
 }
@@ -249,23 +243,40 @@ async fn a_secret_that_is_not_answered_for_keeps_no_other_endpoint_waiting() {
 async fn what_disappears_all_at_once_stays_routed_until_that_is_confirmed() {
     let fake = Fake::with_endpoints((0..60).map(|number| format!("e{number}")));
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
-    eventually("all are routed", || async { active(&operator).await == 60 }).await;
+    eventually("all are routed", || async { operator.active().await == 60 }).await;
     for number in 0..60 {
         fake.remove(&format!("{ENDPOINTS}/e{number}"));
     }
     fake.put_endpoint("new", json!({}));
     fake.expire();
-    let waiting = async || operator.readiness.readiness().await.1["waiting"].as_str().unwrap_or_default().to_owned();
-    eventually("it waits", || async { !waiting().await.is_empty() }).await;
-    eventually("what is new is routed all the same", || async { active(&operator).await == 61 }).await;
-    let message = waiting().await;
+    eventually("it waits", || async { !operator.waiting().await.is_empty() }).await;
+    eventually("what is new is routed all the same", || async { operator.active().await == 61 }).await;
+    let message = operator.waiting().await;
+    let digest = message.rsplit('=').next().unwrap().to_owned();
     assert!(message.contains("60 of 6") && message.contains("-n shop annotate"), "{message}");
     assert!(operator.is_ready().await, "nothing is wrong with the operator");
-    let digest = message.rsplit('=').next().unwrap().to_owned();
+    // Nor does a restart confirm it.
+    operator.running.stop().await;
+    let mut operator = operator.start_beside(Setup::new(fake.client(), NAMESPACE)).await;
+    eventually("it waits again", || async { operator.waiting().await.ends_with(&digest) }).await;
+    assert_eq!(operator.active().await, 61);
     let mut lease = fake.0.objects.lock().unwrap()[LEASE].clone();
     lease["metadata"]["annotations"] = json!({CONFIRM_REMOVAL_ANNOTATION: digest});
     fake.put(LEASE, lease);
-    eventually("it is done", || async { active(&operator).await == 1 }).await;
-    eventually("nothing waits", || async { waiting().await.is_empty() }).await;
+    eventually("it is done", || async { operator.active().await == 1 }).await;
+    eventually("nothing waits", || async { operator.waiting().await.is_empty() }).await;
+
+    // They come back, and disappear once more: what was confirmed was the time before.
+    (0..60).for_each(|number| fake.put_endpoint(&format!("e{number}"), json!({})));
+    fake.expire();
+    eventually("they are routed again", || async { operator.active().await == 61 }).await;
+    (0..60).for_each(|number| fake.remove(&format!("{ENDPOINTS}/e{number}")));
+    fake.expire();
+    eventually("it waits for another confirmation", || async {
+        let message = operator.waiting().await;
+        !message.is_empty() && !message.ends_with(&digest)
+    })
+    .await;
+    assert_eq!(operator.active().await, 61);
     operator.running.stop().await;
 }

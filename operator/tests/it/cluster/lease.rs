@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
-use operator::cluster::lease::{Elector, EpochFloor, Leadership, LeaseConfig};
-use tokio::sync::watch;
+use operator::cluster::lease::{Elector, EpochFloor, Lead, Leadership, LeaseConfig};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/release/leases/harb
 
 /// An elector that runs.
 struct Running {
-    leadership: watch::Receiver<Leadership>,
+    lead: Lead,
     floor: EpochFloor,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -29,16 +28,17 @@ impl Running {
             renew_every: Duration::from_millis(500),
             ..LeaseConfig::new(namespace.to_owned(), "harborhook-operator".to_owned(), identity.to_owned())
         };
-        let (elector, leadership) = Elector::new(client, config);
+        let (elector, lead) = Elector::new(client, config);
         let (floor, stop) = (elector.epoch_floor(), CancellationToken::new());
         let task = tokio::spawn(elector.run(stop.clone()));
-        Self { leadership, floor, stop, task }
+        Self { lead, floor, stop, task }
     }
 
     async fn is(&mut self, wanted: Leadership) {
-        let reached = self.leadership.wait_for(|known| *known == wanted);
-        let is_reached = tokio::time::timeout(PATIENCE, reached).await.is_ok_and(|known| known.is_ok());
-        assert!(is_reached, "{wanted:?} and not {:?}", *self.leadership.borrow());
+        let reached = async { while self.lead.now() != wanted && self.lead.changed().await {} };
+        let is_in_time = tokio::time::timeout(PATIENCE, reached).await.is_ok();
+        let now = self.lead.now();
+        assert!(is_in_time && now == wanted, "{wanted:?} and not {now:?}");
     }
 
     async fn leads(&mut self, epoch: u64) {
@@ -46,7 +46,7 @@ impl Running {
     }
 
     fn leads_now(&self) -> bool {
-        *self.leadership.borrow() != Leadership::Follower
+        self.lead.now() != Leadership::Follower
     }
 
     async fn stop(self) {

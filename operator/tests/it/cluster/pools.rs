@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use operator::cluster::FIELD_MANAGER;
-use operator::cluster::lease::Leadership;
+use operator::cluster::lease::Lead;
 use operator::cluster::metrics::OperatorMetrics;
 use operator::cluster::pools::{PoolWriters, Pools, PoolsConfig};
 use operator::cluster::status::StatusWriter;
@@ -20,7 +20,7 @@ use operator::plan::pool::{DefaultPool, PoolSettings, pool_objects};
 use operator::plan::scale::ScalePolicy;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,6 @@ const DEFAULT: &str = "r-dispatcher-default";
 struct Running {
     cluster: Cluster,
     declared: operator::cluster::pools::DeclaredPools,
-    _leadership: watch::Sender<Leadership>,
     _tasks: JoinSet<()>,
     _folder: TempDir,
 }
@@ -58,15 +57,14 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(SqliteLedger::open_in(folder.path()).await.unwrap());
         let (metrics, shutdown) = (Arc::new(OperatorMetrics::new()), CancellationToken::new());
-        let (leader, leadership) = watch::channel(Leadership::Leader { epoch: 1 });
         let statuses = StatusWriter::new(cluster.client.clone(), Arc::clone(&metrics));
         let mut tasks = JoinSet::new();
         let states = Arc::new(WatchStates::new(Arc::clone(&metrics)));
         let pools = Pools::start(config, &states, &mut tasks, &shutdown);
         let declared = pools.declared();
         tasks.spawn(statuses.clone().run(shutdown.clone()));
-        tasks.spawn(pools.run(PoolWriters { ledger, leadership, statuses, metrics }, shutdown));
-        Self { cluster, declared, _leadership: leader, _tasks: tasks, _folder: folder }
+        tasks.spawn(pools.run(PoolWriters { ledger, lead: Lead::for_ever(1), statuses, metrics }, shutdown));
+        Self { cluster, declared, _tasks: tasks, _folder: folder }
     }
 
     async fn make_pool(&self, name: &str, spec: Value) -> DynamicObject {
@@ -213,4 +211,33 @@ async fn a_real_cluster_keeps_what_is_not_ours() {
         running.await_reason(later, "ResolvedRefs", "Resolved").await;
     }
     assert_eq!(running.replicas("r-dispatcher-scaled").await, Some(7));
+}
+
+#[tokio::test]
+async fn a_real_cluster_gets_back_what_somebody_else_has_changed_of_ours() {
+    let Some(cluster) = Cluster::with_kinds("taken").await else { return };
+    let running = Running::start(cluster).await;
+    let deployments = running.cluster.api::<Deployment>();
+    running.make_pool("mine", json!({"minReplicas": 0})).await;
+    running.await_reason("mine", "ResolvedRefs", "Resolved").await;
+    let name = "r-dispatcher-mine";
+    eventually("it is made", || async { deployments.get_opt(name).await.unwrap().is_some() }).await;
+    let image = async || {
+        let deployment = deployments.get(name).await.unwrap();
+        deployment.spec.unwrap().template.spec.unwrap().containers[0].image.clone().unwrap()
+    };
+    let ours = image().await;
+    let theirs = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "annotations": {"example.com/note": "theirs"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "dispatcher", "image": "example.invalid/theirs:1"}]}}},
+    });
+    let apply = PatchParams::apply("somebody-else");
+    let refused = deployments.patch(name, &apply, &Patch::Apply(&theirs)).await.unwrap_err();
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 409), "{refused}");
+    assert!(refused.to_string().contains("conflict with \"harborhook\""), "{refused}");
+    deployments.patch(name, &apply.clone().force(), &Patch::Apply(&theirs)).await.unwrap();
+    eventually("it is as it was", || async { image().await == ours }).await;
+    let note = deployments.get(name).await.unwrap().metadata.annotations.unwrap().remove("example.com/note");
+    assert_eq!(note.as_deref(), Some("theirs"), "what is not ours stays");
 }

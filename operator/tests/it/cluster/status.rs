@@ -8,6 +8,7 @@ use crds::condition::{ConditionStatus, ConditionType, Reason};
 use crds::endpoint::{DeliveryStatus, EndpointStatus};
 use http::Method;
 use kube::api::{Patch, PatchParams};
+use operator::cluster::lease::Lead;
 use operator::cluster::metrics::OperatorMetrics;
 use operator::cluster::status::StatusWriter;
 use operator::conditions::Conditions;
@@ -137,7 +138,7 @@ async fn events_are_told_after_their_status_is_written_and_not_of_one_that_was_r
     });
     let metrics = Arc::new(OperatorMetrics::new());
     let events = EventWriter::new(client.clone(), "pod-a".to_owned(), metrics.clone());
-    let writer = StatusWriter::with_events(client, metrics.clone(), events.clone());
+    let writer = StatusWriter::with_events(client, metrics.clone(), events.clone(), Lead::for_ever(1));
     let stop = CancellationToken::new();
     let tasks = (tokio::spawn(events.run(stop.clone())), tokio::spawn(writer.clone().run(stop.clone())));
     let with_event = |name: &str| {

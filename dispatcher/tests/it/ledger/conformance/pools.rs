@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dispatcher::ledger::{Ledger, PoolLoad, PoolMetric};
+use dispatcher::ledger::{Ledger, LedgerError, PoolLoad, PoolMetric};
 use dispatcher_core::delivery::split_into_parts;
 use dispatcher_core::id::EventId;
 use dispatcher_core::table::{EndpointState, Row, TableChange};
@@ -87,6 +87,23 @@ pub(crate) async fn metrics_of_pools_can_be_published_again_and_again(ledger: &A
         wanted_replicas,
     };
     for metrics in [vec![metric(POOL, 1), metric(OTHER, 2)], vec![metric(OTHER, 3)], vec![]] {
-        ledger.publish_pool_metrics(&metrics).await.unwrap();
+        ledger.publish_pool_metrics(&metrics, None).await.unwrap();
     }
+}
+
+pub(crate) async fn metrics_of_pools_of_a_replaced_leader_are_refused(ledger: &Arc<dyn Ledger>) {
+    let metrics = [PoolMetric {
+        pool: POOL.to_owned(),
+        backlog: 5,
+        arrival_per_second: 1.5,
+        delivery_per_second: 0.5,
+        wanted_replicas: 1,
+    }];
+    ledger.publish_table(TableChange::default(), Some(2)).await.unwrap();
+    ledger.publish_pool_metrics(&metrics, Some(2)).await.unwrap();
+    // The next leader has only looked so far; that is enough.
+    ledger.publish_table(TableChange::default(), Some(3)).await.unwrap();
+    let refused = ledger.publish_pool_metrics(&[], Some(2)).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::Superseded { asked: 2, present: 3 }), "{refused}");
+    ledger.publish_pool_metrics(&[], Some(3)).await.unwrap();
 }

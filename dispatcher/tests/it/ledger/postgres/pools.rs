@@ -23,8 +23,8 @@ async fn autoscalers_read_the_wanted_replicas_and_are_refused_an_old_number() {
         delivery_per_second: 0.25,
         wanted_replicas,
     };
-    ledger.publish_pool_metrics(&[metric("nightly", 3), metric(POOL, 1)]).await.unwrap();
-    ledger.publish_pool_metrics(&[metric("nightly", 4)]).await.unwrap();
+    ledger.publish_pool_metrics(&[metric("nightly", 3), metric(POOL, 1)], None).await.unwrap();
+    ledger.publish_pool_metrics(&[metric("nightly", 4)], None).await.unwrap();
     let wanted: Vec<i32> = sqlx::query_scalar(KEDA_QUERY).fetch_all(&mut beside).await.unwrap();
     assert_eq!(wanted, [4]);
     let pools: Vec<String> = sqlx::query_scalar("SELECT pool FROM pool_metrics").fetch_all(&mut beside).await.unwrap();
