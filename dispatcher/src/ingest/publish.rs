@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use dispatcher_core::limits::ACCEPT_PUBLISHING_MAX;
+use dispatcher_core::limits::{ACCEPT_PUBLISH_PATIENCE, ACCEPT_PUBLISHING_MAX};
 use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::ledger::NewEvent;
@@ -18,6 +20,8 @@ pub(super) struct Publisher {
     queue: Arc<dyn Queue>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    /// Whether it has been waited for a place in vain, and none has been free since.
+    is_silent: AtomicBool,
     tasks: TaskTracker,
 }
 
@@ -26,12 +30,25 @@ pub(super) struct Place(OwnedSemaphorePermit);
 
 impl Publisher {
     pub(super) fn new(queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> Self {
-        Self { queue, metrics, places: Arc::new(Semaphore::new(ACCEPT_PUBLISHING_MAX)), tasks: TaskTracker::new() }
+        let (places, is_silent) = (Arc::new(Semaphore::new(ACCEPT_PUBLISHING_MAX)), AtomicBool::new(false));
+        Self { queue, metrics, places, is_silent, tasks: TaskTracker::new() }
     }
 
-    /// A place for a batch; `None` while the queue has not answered for as many as there are.
-    pub(super) fn place(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    /// A place for a batch, if need be after a moment: what has none waits in the ledger for the scheduler, which is far
+    /// longer than a queue usually takes to answer. `None` while the queue does not answer for as many as there are;
+    /// then it is waited for once, and not for every batch.
+    pub(super) async fn place(&self) -> Option<Place> {
+        let free = Arc::clone(&self.places).try_acquire_owned().ok();
+        let place = match free {
+            None if self.is_silent.load(Ordering::Relaxed) => return None,
+            None => {
+                let waiting = timeout(ACCEPT_PUBLISH_PATIENCE, Arc::clone(&self.places).acquire_owned());
+                waiting.await.ok().and_then(Result::ok)
+            }
+            free => free,
+        };
+        self.is_silent.store(place.is_none(), Ordering::Relaxed);
+        place.map(Place)
     }
 
     /// Publishes freshly accepted events, whose parts are leased with `gen` 1, to all pools at once. What the queue does
