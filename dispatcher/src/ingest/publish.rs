@@ -103,9 +103,11 @@ mod tests {
     use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
     use dispatcher_core::limits::{MESSAGE_BODY_BYTES_MAX, MESSAGE_DELIVERIES_MAX};
     use dispatcher_core::table::TableVersion;
+    use futures::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queue::memory::MemoryQueue;
 
     /// An event with targets in two pools.
     fn new_event(number: u64, fanout: [usize; 2], body_bytes: usize) -> NewEvent {
@@ -132,6 +134,27 @@ mod tests {
             idempotency: None,
             lease: Duration::from_secs(5),
         }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_free_in_a_moment_is_waited_for_and_a_silent_queue_only_once() {
+        let publisher = Publisher::new(Arc::new(MemoryQueue::new(1)), Arc::new(Metrics::new()));
+        let mut places = Vec::new();
+        for _ in 0..ACCEPT_PUBLISHING_MAX {
+            places.extend(publisher.place().now_or_never().expect("nobody waits while there is one"));
+        }
+        let mut waiting = Box::pin(publisher.place());
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(places.pop());
+        places.extend(waiting.await);
+        assert_eq!(places.len(), ACCEPT_PUBLISHING_MAX);
+
+        assert!(publisher.place().await.is_none(), "nothing is answered");
+        assert!(publisher.place().now_or_never().expect("it was waited for already").is_none());
+        places.pop();
+        places.extend(publisher.place().now_or_never().flatten());
+        let again = (&mut Box::pin(publisher.place())).now_or_never();
+        assert!(again.is_none(), "a queue that has answered is waited for again");
     }
 
     proptest! {
