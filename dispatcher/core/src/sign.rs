@@ -75,14 +75,15 @@ pub fn sign(
     let in_force = |key: &&SigningKey| key.retires_at_unix_ms.is_none_or(|retires_at| now_unix_ms < retires_at);
     let mut keys = keys.iter().filter(in_force).map(|key| key.bytes.expose().0.as_slice()).take(SIGNING_KEYS_MAX);
     let newest = keys.next().ok_or(SignError::NoKey)?;
-    let timestamp = HeaderValue::from(message.unix_seconds);
-    let request = Request { id: id_header(message.id)?, timestamp, body: message.body };
+    if !is_header_id(message.id) {
+        return Err(SignError::InvalidId);
+    }
     match scheme {
-        SigningScheme::StandardWebhooks => Ok(standard::sign_hmac(request, newest, keys)),
-        SigningScheme::StandardWebhooksEd25519 => standard::sign_ed25519(request, newest, keys),
-        SigningScheme::HarborHook => Ok(compatible::sign_harborhook(request, newest)),
-        SigningScheme::GitHub => Ok(compatible::sign_github(request, newest)),
-        SigningScheme::Stripe => Ok(compatible::sign_stripe(request, newest, keys)),
+        SigningScheme::StandardWebhooks => Ok(standard::sign_hmac(message, newest, keys)),
+        SigningScheme::StandardWebhooksEd25519 => standard::sign_ed25519(Request::of(message), newest, keys),
+        SigningScheme::HarborHook => Ok(compatible::sign_harborhook(Request::of(message), newest)),
+        SigningScheme::GitHub => Ok(compatible::sign_github(Request::of(message), newest)),
+        SigningScheme::Stripe => Ok(compatible::sign_stripe(Request::of(message), newest, keys)),
     }
 }
 
@@ -93,11 +94,16 @@ struct Request<'a> {
     body: &'a [u8],
 }
 
-fn id_header(id: &str) -> Result<HeaderValue, SignError> {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'.') {
-        return Err(SignError::InvalidId);
+impl<'a> Request<'a> {
+    fn of(message: &Message<'a>) -> Self {
+        let id = header_value(Bytes::copy_from_slice(message.id.as_bytes()));
+        Self { id, timestamp: HeaderValue::from(message.unix_seconds), body: message.body }
     }
-    HeaderValue::from_str(id).map_err(|_| SignError::InvalidId)
+}
+
+/// Whether an identity can stand in a header, and before a dot.
+fn is_header_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'.')
 }
 
 /// HMAC-SHA256 (RFC 2104) over the parts, one after another.
@@ -110,7 +116,7 @@ fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 }
 
 /// A header value from text that is ASCII by construction, without a copy.
-fn header_value(ascii: Vec<u8>) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(ascii))
-        .expect("base64, hex, digits and separators are valid in a header")
+fn header_value(ascii: impl Into<Bytes>) -> HeaderValue {
+    HeaderValue::from_maybe_shared(ascii.into())
+        .expect("base64, hex, digits, separators and checked identities are valid in a header")
 }

@@ -161,17 +161,25 @@ async fn take_track(
             Err(_) => return park(worker, entered.endpoint().gate(worker.config.soft_budget)).await,
         }
     } else {
-        let time_left = worker.time_left(job.lease_until_unix_ms);
-        match tokio::time::timeout(time_left, Arc::clone(&worker.fast).acquire_owned()).await {
-            Ok(Ok(permit)) => Track::Fast(permit),
-            Ok(Err(_)) | Err(_) => return give_back(worker, entered, Duration::ZERO).await,
+        match fast_permit(worker, job).await {
+            Some(permit) => Track::Fast(permit),
+            None => return give_back(worker, entered, Duration::ZERO).await,
         }
     };
-    worker.recorder.wait_until_it_answers(worker.time_left(job.lease_until_unix_ms)).await;
+    worker.recorder.wait_until_it_answers(|| worker.time_left(job.lease_until_unix_ms)).await;
     if worker.stopping.is_cancelled() || worker.is_late(job.lease_until_unix_ms) {
         return give_back(worker, entered, Duration::ZERO).await;
     }
     Admission::Go(Go { route, entered, track, shaped })
+}
+
+/// A slot on the fast track, at once if there is one, else for as long as the lease allows.
+async fn fast_permit(worker: &Worker, job: &Job) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(&worker.fast).try_acquire_owned() {
+        return Some(permit);
+    }
+    let waiting = Arc::clone(&worker.fast).acquire_owned();
+    tokio::time::timeout(worker.time_left(job.lease_until_unix_ms), waiting).await.ok()?.ok()
 }
 
 /// Nothing was sent in time: the endpoint gets back what the delivery had taken, and the delivery waits.

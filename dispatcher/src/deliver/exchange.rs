@@ -21,9 +21,12 @@ use super::part::Job;
 use super::recorder::{Effect, Entry};
 use super::transform::Shaped;
 use super::{Observed, Worker};
-use crate::http::{Exchange, NotMade};
+use crate::http::{Exchange, NotMade, Watch};
 use crate::ledger::DeliveryResult;
 use crate::snapshot::EndpointRoute;
+
+/// The content type of most events, which needs no copy.
+const JSON: &str = "application/json";
 
 /// How far a delivery has come when it is recorded.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
@@ -57,11 +60,14 @@ pub(super) async fn attempt(worker: &Arc<Worker>, job: &Job) -> Step {
     };
     let endpoint = Arc::clone(entered.endpoint());
     let deadline = Duration::from_secs(route.row.policy.timeout_seconds.into());
-    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered, shaped);
     let soft_budget = worker.config.soft_budget;
+    // One timer instead of two, as long as the exchange is on the fast track.
+    let watch = (soft_budget < deadline).then(Watch::default);
+    let mut exchange = run(Arc::clone(worker), job.clone(), route, entered, shaped, watch.clone());
     if let Ok(ended) = tokio::time::timeout(soft_budget, &mut exchange).await {
         return Step::Ended(ended);
     }
+    watch.iter().for_each(Watch::end);
     endpoint.mark_slow();
     let slot = match track {
         Track::Slow(permit) => Some(permit),
@@ -95,6 +101,7 @@ fn run(
     route: Arc<EndpointRoute>,
     entered: Entered,
     shaped: Shaped,
+    watch: Option<Watch>,
 ) -> BoxFuture<'static, Ended> {
     let pause = worker.config.soft_budget;
     let panicked = job.clone();
@@ -111,7 +118,8 @@ fn run(
         };
         drop((event, memory));
         let request = route.request(headers, body);
-        let exchange = match worker.tokens.exchange(&worker.client, route.token.as_ref(), request).await {
+        let exchanging = worker.tokens.watched_exchange(&worker.client, route.token.as_ref(), request, watch.as_ref());
+        let exchange = match exchanging.await {
             Ok(exchange) => exchange,
             Err(NotMade::TokenPause(again_in)) => {
                 // Neither server was asked for anything: it waits behind the gate, without an attempt.
@@ -153,8 +161,7 @@ fn prepare(route: &EndpointRoute, job: &Job, event: &Event, now_ms: u64) -> Resu
     let policy = &route.row.policy;
     let rendered = render(policy.format, event);
     let mut headers = route.headers.clone();
-    let fallback = HeaderValue::from_static("application/octet-stream");
-    headers.insert(CONTENT_TYPE, HeaderValue::try_from(rendered.content_type).unwrap_or(fallback));
+    headers.insert(CONTENT_TYPE, content_type(&rendered.content_type));
     for (name, value) in rendered.headers {
         headers.insert(name, value);
     }
@@ -165,6 +172,13 @@ fn prepare(route: &EndpointRoute, job: &Job, event: &Event, now_ms: u64) -> Resu
         headers.insert(name, value);
     }
     Ok(Prepared { headers, body: rendered.body })
+}
+
+fn content_type(text: &str) -> HeaderValue {
+    match text {
+        JSON => HeaderValue::from_static(JSON),
+        other => HeaderValue::from_str(other).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
+    }
 }
 
 /// An attempt that ended before anything was sent. The delivery is tried again by the endpoint's policy; the endpoint,

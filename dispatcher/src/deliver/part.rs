@@ -104,21 +104,35 @@ struct Gathered {
     slow: Vec<oneshot::Sender<()>>,
 }
 
-/// Runs all deliveries of a part at once and gathers a result for each.
-async fn gather(worker: &Arc<Worker>, jobs: Vec<Job>) -> Gathered {
-    let mut gathered = Gathered { results: Vec::with_capacity(jobs.len()), ..Gathered::default() };
-    let mut running: FuturesUnordered<_> = jobs.into_iter().map(|job| attempt(worker, job)).collect();
-    while let Some((job, step)) = running.next().await {
+impl Gathered {
+    fn add(&mut self, worker: &Arc<Worker>, job: Job, step: Step) {
         match step {
             Step::Ended(Ended { result, observed, .. }) => {
-                gathered.results.push(result);
-                gathered.observed.extend(observed);
+                self.results.push(result);
+                self.observed.extend(observed);
             }
             Step::Slow { lease, rest } => {
-                gathered.results.push(in_flight(&job, lease));
-                gathered.slow.push(follow(worker, job, rest));
+                self.results.push(in_flight(&job, lease));
+                self.slow.push(follow(worker, job, rest));
             }
         }
+    }
+}
+
+/// Runs all deliveries of a part at once and gathers a result for each.
+async fn gather(worker: &Arc<Worker>, mut jobs: Vec<Job>) -> Gathered {
+    let mut gathered = Gathered { results: Vec::with_capacity(jobs.len()), ..Gathered::default() };
+    // One alone, as most are, needs nothing that tells it from others.
+    if jobs.len() == 1
+        && let Some(job) = jobs.pop()
+    {
+        let (job, step) = Box::pin(attempt(worker, job)).await;
+        gathered.add(worker, job, step);
+        return gathered;
+    }
+    let mut running: FuturesUnordered<_> = jobs.into_iter().map(|job| attempt(worker, job)).collect();
+    while let Some((job, step)) = running.next().await {
+        gathered.add(worker, job, step);
     }
     gathered
 }

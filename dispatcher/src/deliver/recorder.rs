@@ -6,6 +6,7 @@
 //! be repeated after a crash stays within what was in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dispatcher_core::delivery::Next;
@@ -44,18 +45,66 @@ pub(super) enum Effect {
     Disable { endpoint: EndpointId, revision: String, reason: DisableReason },
 }
 
+impl Entry {
+    /// What it counts for in a batch.
+    fn outcomes(&self) -> usize {
+        match self {
+            Self::Outcome { change: Change::Part { results, .. }, .. } => results.len(),
+            Self::Outcome { change: Change::Delivery { .. }, .. } | Self::Effect(_) => 1,
+        }
+    }
+}
+
+/// How much waits to be committed. While the recorder gathers it is woken once, when there is enough, and not for each
+/// entry.
+#[derive(Default)]
+struct Gathering {
+    outcomes: AtomicUsize,
+    enough: Notify,
+}
+
+impl Gathering {
+    fn is_enough(&self) -> bool {
+        self.outcomes.load(Ordering::Relaxed) >= RECORD_BATCH_WANTED
+    }
+
+    fn add(&self, outcomes: usize) {
+        let before = self.outcomes.fetch_add(outcomes, Ordering::Relaxed);
+        if before < RECORD_BATCH_WANTED && before + outcomes >= RECORD_BATCH_WANTED {
+            self.enough.notify_one();
+        }
+    }
+
+    fn take(&self, outcomes: usize) {
+        self.outcomes.fetch_sub(outcomes, Ordering::Relaxed);
+    }
+
+    async fn until_enough(&self) {
+        // A notice may be left of an earlier batch.
+        while !self.is_enough() {
+            self.enough.notified().await;
+        }
+    }
+}
+
 /// Hands entries to the recorder.
 #[derive(Clone)]
 pub(super) struct RecorderHandle {
     entries: mpsc::Sender<Entry>,
+    gathering: Arc<Gathering>,
     answers: watch::Receiver<bool>,
 }
 
 impl RecorderHandle {
     /// Hands an entry over; waits while too many do. Entries are committed in the order in which they were sent.
     pub(super) async fn send(&self, entry: Entry) {
-        if self.entries.send(entry).await.is_err() {
-            tracing::debug!("an outcome came after the recorder had ended; its lease runs out");
+        match self.entries.reserve().await {
+            Ok(place) => {
+                // Counted before it can be taken.
+                self.gathering.add(entry.outcomes());
+                place.send(entry);
+            }
+            Err(_) => tracing::debug!("an outcome came after the recorder had ended; its lease runs out"),
         }
     }
 
@@ -67,11 +116,11 @@ impl RecorderHandle {
     }
 
     /// Waits until the ledger takes outcomes, at most this long.
-    pub(super) async fn wait_until_it_answers(&self, at_most: Duration) {
+    pub(super) async fn wait_until_it_answers(&self, at_most: impl FnOnce() -> Duration) {
         if !*self.answers.borrow() {
             let mut answers = self.answers.clone();
             // Late or ended: whoever asks looks at the lease next.
-            tokio::time::timeout(at_most, answers.wait_for(|answers| *answers)).await.ok();
+            tokio::time::timeout(at_most(), answers.wait_for(|answers| *answers)).await.ok();
         }
     }
 }
@@ -83,6 +132,7 @@ pub(super) struct Recorder {
     observers: broadcast::Sender<Arc<Observed>>,
     due_changed: Arc<Notify>,
     entries: mpsc::Receiver<Entry>,
+    gathering: Arc<Gathering>,
     answers: watch::Sender<bool>,
 }
 
@@ -105,8 +155,9 @@ impl Recorder {
     ) -> (RecorderHandle, Self) {
         let (sender, entries) = mpsc::channel(RECORD_WAITING_MAX);
         let (answers, receiver) = watch::channel(true);
-        let handle = RecorderHandle { entries: sender, answers: receiver };
-        (handle, Self { ledger, metrics, observers, due_changed, entries, answers })
+        let gathering = Arc::new(Gathering::default());
+        let handle = RecorderHandle { entries: sender, gathering: Arc::clone(&gathering), answers: receiver };
+        (handle, Self { ledger, metrics, observers, due_changed, entries, gathering, answers })
     }
 
     /// What was handed over and not committed yet.
@@ -137,16 +188,14 @@ impl Recorder {
     async fn gather(&mut self, until: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
         batch.add(self.entries.recv().await?);
-        while batch.outcomes < RECORD_BATCH_WANTED {
-            // Nothing comes any more, or the time is over.
-            let Ok(Some(entry)) = tokio::time::timeout_at(until, self.entries.recv()).await else { break };
-            batch.add(entry);
-        }
+        // Enough, or the time is over.
+        tokio::time::timeout_at(until, self.gathering.until_enough()).await.ok();
         while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
             && let Ok(entry) = self.entries.try_recv()
         {
             batch.add(entry);
         }
+        self.gathering.take(batch.outcomes);
         Some(batch)
     }
 
@@ -218,22 +267,16 @@ impl Recorder {
 
 impl Batch {
     fn add(&mut self, entry: Entry) {
+        self.outcomes += entry.outcomes();
         match entry {
             Entry::Outcome { change, observed, acknowledgement } => {
-                self.outcomes += match &change {
-                    Change::Part { results, .. } => results.len(),
-                    Change::Delivery { .. } => 1,
-                };
                 self.changes.push(change);
                 self.observed.extend(observed);
                 self.acknowledgements.extend(acknowledgement);
             }
-            Entry::Effect(effect) => {
-                self.outcomes += 1;
-                match effect {
-                    Effect::Gate(gate) => self.gates.push(gate),
-                    Effect::Disable { endpoint, revision, reason } => self.disables.push((endpoint, revision, reason)),
-                }
+            Entry::Effect(Effect::Gate(gate)) => self.gates.push(gate),
+            Entry::Effect(Effect::Disable { endpoint, revision, reason }) => {
+                self.disables.push((endpoint, revision, reason));
             }
         }
     }

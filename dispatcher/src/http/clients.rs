@@ -42,7 +42,7 @@ impl Factory {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .retry(reqwest::retry::never())
+            .retry(no_retry())
             .user_agent(USER_AGENT)
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -73,6 +73,11 @@ impl Factory {
             self.build(None).map_or(NotMade::NoClient, |_| refused)
         })
     }
+}
+
+/// Never a second request, like [`reqwest::retry::never`], which all the same keeps a copy of each request for it.
+fn no_retry() -> reqwest::retry::Builder {
+    reqwest::retry::for_host("").no_budget().max_retries_per_request(0)
 }
 
 /// The clients of TLS identities, each built when it is first used. The ones that were used last are kept.

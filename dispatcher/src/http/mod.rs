@@ -11,6 +11,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 mod token;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub use self::identity::Identity;
 pub use self::resolve::ResolverConfig;
 use self::resolve::{GuardedResolver, Lookup, SystemLookup};
 pub use self::token::{TokenSlot, Tokens};
+pub use self::watch::Watch;
+use self::watch::within;
 use crate::clock::now_unix_ms;
 
 /// The outbound client. Cheap to clone; clones share their connections.
@@ -129,11 +132,17 @@ impl Client {
     /// [`NotMade`] if this machine lacks what it takes, or the identity cannot be used: not the receiver's failure, and
     /// not an attempt.
     pub async fn exchange(&self, request: Request<'_>) -> Result<Exchange, NotMade> {
-        self.exchange_since(Instant::now(), request).await
+        self.exchange_since(Instant::now(), None, request).await
     }
 
-    /// An exchange that began earlier with something else: its deadline and its duration count from then.
-    async fn exchange_since(&self, started: Instant, request: Request<'_>) -> Result<Exchange, NotMade> {
+    /// An exchange that began earlier with something else: its deadline and its duration count from then. Somebody may
+    /// watch over the deadline for a while.
+    async fn exchange_since(
+        &self,
+        started: Instant,
+        watch: Option<&Watch>,
+        request: Request<'_>,
+    ) -> Result<Exchange, NotMade> {
         let deadline = request.deadline;
         let time_left = || deadline.saturating_sub(started.elapsed());
         let client = match request.identity {
@@ -144,11 +153,10 @@ impl Client {
             }
         };
         let mut answer = Answer::default();
-        let ended = tokio::time::timeout(time_left(), self.send(&client, request, &mut answer)).await;
-        let failure = match ended {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(failure),
-            Err(_) => Some(Failure::timeout(deadline)),
+        let failure = match within(time_left(), watch, self.send(&client, request, &mut answer)).await {
+            Some(Ok(())) => None,
+            Some(Err(failure)) => Some(failure),
+            None => Some(Failure::timeout(deadline)),
         };
         answer.into_exchange(failure, started.elapsed())
     }

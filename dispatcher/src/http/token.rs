@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::answer::TokenFailure;
 use self::request::TokenRequest;
 use self::state::{Look, State, Token};
-use super::{Client, Exchange, NotMade, Request};
+use super::{Client, Exchange, NotMade, Request, Watch};
 use crate::clock::now_unix_ms;
 
 /// Asks for access tokens.
@@ -78,10 +78,24 @@ impl Tokens {
         &self,
         client: &Client,
         slot: Option<&TokenSlot>,
-        mut request: Request<'_>,
+        request: Request<'_>,
     ) -> Result<Exchange, NotMade> {
-        let Some(TokenSlot(slot)) = slot else { return client.exchange(request).await };
+        self.watched_exchange(client, slot, request, None).await
+    }
+
+    /// The same while somebody may watch over the deadline for a while, but for what it takes to ask for a token.
+    ///
+    /// # Errors
+    /// As [`Self::exchange`].
+    pub async fn watched_exchange(
+        &self,
+        client: &Client,
+        slot: Option<&TokenSlot>,
+        mut request: Request<'_>,
+        watch: Option<&Watch>,
+    ) -> Result<Exchange, NotMade> {
         let (started, deadline) = (Instant::now(), request.deadline);
+        let Some(TokenSlot(slot)) = slot else { return client.exchange_since(started, watch, request).await };
         let failed = |reason: String| Exchange {
             outcome: Outcome::TokenFailed,
             status_code: None,
@@ -103,7 +117,7 @@ impl Tokens {
             }
         };
         request.headers.insert(AUTHORIZATION, token.header.clone());
-        let mut exchange = client.exchange_since(started, request).await?;
+        let mut exchange = client.exchange_since(started, watch, request).await?;
         if exchange.status_code == Some(StatusCode::UNAUTHORIZED.as_u16()) {
             slot.refused(&token);
         }

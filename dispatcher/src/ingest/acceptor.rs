@@ -11,8 +11,9 @@ use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_LEDGER_LOOK_PAUSE,
-    ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX, ACCEPT_WAITING_TARGETS_MAX, LEASE,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWDED_EVENTS,
+    ACCEPT_LEDGER_LOOK_PAUSE, ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX,
+    ACCEPT_WAITING_TARGETS_MAX, LEASE, MESSAGE_DELIVERIES_MAX,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -20,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::publish::Publisher;
+use super::publish::{Place, Publisher};
 use super::room::Room;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
@@ -180,10 +181,11 @@ impl AcceptorTask {
                     None => break,
                 },
             };
+            let place = self.publisher.place().await;
             let batch;
             (batch, put_back) = self.gather(first);
             // A commit may fail alone: then nobody is refused.
-            if !self.commit(batch).await && !answers(&*self.ledger).await {
+            if !self.commit(batch, place).await && !answers(&*self.ledger).await {
                 tracing::warn!("the ledger does not answer; events are refused until it does");
                 put_back.take().into_iter().for_each(|waiting| self.refuse(waiting));
                 self.refuse_until_the_ledger_answers(&shutdown).await;
@@ -248,9 +250,8 @@ impl AcceptorTask {
         (batch, None)
     }
 
-    /// Commits a batch, answers it and publishes it. Answers whether the ledger took it.
-    async fn commit(&self, batch: Vec<Waiting>) -> bool {
-        let place = self.publisher.place();
+    /// Commits a batch, answers it and publishes it if there is a place. Answers whether the ledger took it.
+    async fn commit(&self, batch: Vec<Waiting>, place: Option<Place>) -> bool {
         let mut room = Room::new(place.is_some().then_some(&*self.queue));
         let mut replies = Vec::with_capacity(batch.len());
         let mut events = Vec::new();
@@ -265,7 +266,8 @@ impl AcceptorTask {
         let answers = self.accept_all(&events).await;
         let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
         self.progress.end(is_stored);
-        let is_crowded = events.len() > 1;
+        let targets: usize = events.iter().map(|event| event.fanout_count() as usize).sum();
+        let is_crowded = events.len() >= ACCEPT_CROWDED_EVENTS || targets >= MESSAGE_DELIVERIES_MAX;
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
@@ -277,8 +279,8 @@ impl AcceptorTask {
             && !fresh.is_empty()
         {
             let publishing = self.publisher.publish(place, fresh, lease_until_unix_ms);
-            // Meanwhile the next batch gathers: few large ones cost less than many small ones. One that is alone does not
-            // wait, nor does anybody for long.
+            // Meanwhile the next batch gathers: few large ones cost less than many small ones. Where there is little to do
+            // nobody waits, and nowhere for long.
             if is_crowded {
                 timeout(ACCEPT_PUBLISH_PATIENCE, publishing).await.ok();
             }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use dispatcher_core::limits::ACCEPT_PUBLISHING_MAX;
+use dispatcher_core::limits::{ACCEPT_PUBLISH_PATIENCE, ACCEPT_PUBLISHING_MAX};
 use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::ledger::NewEvent;
@@ -18,6 +20,8 @@ pub(super) struct Publisher {
     queue: Arc<dyn Queue>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    /// Whether it has been waited for a place in vain, and none has been free since.
+    is_silent: AtomicBool,
     tasks: TaskTracker,
 }
 
@@ -26,12 +30,25 @@ pub(super) struct Place(OwnedSemaphorePermit);
 
 impl Publisher {
     pub(super) fn new(queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> Self {
-        Self { queue, metrics, places: Arc::new(Semaphore::new(ACCEPT_PUBLISHING_MAX)), tasks: TaskTracker::new() }
+        let (places, is_silent) = (Arc::new(Semaphore::new(ACCEPT_PUBLISHING_MAX)), AtomicBool::new(false));
+        Self { queue, metrics, places, is_silent, tasks: TaskTracker::new() }
     }
 
-    /// A place for a batch; `None` while the queue has not answered for as many as there are.
-    pub(super) fn place(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    /// A place for a batch, if need be after a moment: what has none waits in the ledger for the scheduler, which is far
+    /// longer than a queue usually takes to answer. `None` while the queue does not answer for as many as there are;
+    /// then it is waited for once, and not for every batch.
+    pub(super) async fn place(&self) -> Option<Place> {
+        let free = Arc::clone(&self.places).try_acquire_owned().ok();
+        let place = match free {
+            None if self.is_silent.load(Ordering::Relaxed) => return None,
+            None => {
+                let waiting = timeout(ACCEPT_PUBLISH_PATIENCE, Arc::clone(&self.places).acquire_owned());
+                waiting.await.ok().and_then(Result::ok)
+            }
+            free => free,
+        };
+        self.is_silent.store(place.is_none(), Ordering::Relaxed);
+        place.map(Place)
     }
 
     /// Publishes freshly accepted events, whose parts are leased with `gen` 1, to all pools at once. What the queue does
@@ -86,9 +103,11 @@ mod tests {
     use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
     use dispatcher_core::limits::{MESSAGE_BODY_BYTES_MAX, MESSAGE_DELIVERIES_MAX};
     use dispatcher_core::table::TableVersion;
+    use futures::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queue::memory::MemoryQueue;
 
     /// An event with targets in two pools.
     fn new_event(number: u64, fanout: [usize; 2], body_bytes: usize) -> NewEvent {
@@ -115,6 +134,27 @@ mod tests {
             idempotency: None,
             lease: Duration::from_secs(5),
         }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_free_in_a_moment_is_waited_for_and_a_silent_queue_only_once() {
+        let publisher = Publisher::new(Arc::new(MemoryQueue::new(1)), Arc::new(Metrics::new()));
+        let mut places = Vec::new();
+        for _ in 0..ACCEPT_PUBLISHING_MAX {
+            places.extend(publisher.place().now_or_never().expect("nobody waits while there is one"));
+        }
+        let mut waiting = Box::pin(publisher.place());
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(places.pop());
+        places.extend(waiting.await);
+        assert_eq!(places.len(), ACCEPT_PUBLISHING_MAX);
+
+        assert!(publisher.place().await.is_none(), "nothing is answered");
+        assert!(publisher.place().now_or_never().expect("it was waited for already").is_none());
+        places.pop();
+        places.extend(publisher.place().now_or_never().flatten());
+        let again = (&mut Box::pin(publisher.place())).now_or_never();
+        assert!(again.is_none(), "a queue that has answered is waited for again");
     }
 
     proptest! {

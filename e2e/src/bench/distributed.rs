@@ -1,14 +1,14 @@
 //! The distributed pair, PostgreSQL and RabbitMQ, beside the bare pipeline.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::counted::{Counts, Protocol, relay};
+use super::duel::{Duel, Figures, Shape, number};
 use super::history;
-use super::load::{ClosedLoop, Subject, closed_loop, fixed_rate};
+use super::load::{ClosedLoop, Subject, closed_loop};
 use super::report::{Row, median, percentile_milliseconds};
 use super::run::{Effort, PERCENTILES, RATES};
 use super::servers::Servers;
@@ -19,13 +19,6 @@ use crate::process::dispatcher;
 
 /// Size of a large payload.
 const LARGE_PAYLOAD_BYTES: usize = 16 * 1024;
-
-/// A row that a closed loop measures.
-struct Shape {
-    row: &'static str,
-    route: Route,
-    payload_bytes: usize,
-}
 
 /// The closed loops, in this order.
 const SHAPES: [Shape; 6] = [
@@ -38,150 +31,70 @@ const SHAPES: [Shape; 6] = [
 ];
 /// Shapes of which it is told where the work is done.
 const EXAMINED: [&str; 2] = ["one_to_one", "one_to_ten"];
+/// The rate of the bare client.
+const RELAY_LIMIT: &str = "relay_limit";
+/// All that is counted by a relay.
+const COUNTED: &str = "counted";
 
-/// What a closed loop came to.
-struct Measured {
-    per_second: f64,
-    /// Microseconds of CPU for an event, by process: those of the system, then the servers.
-    cpu: Vec<(&'static str, f64)>,
-    wal_bytes_per_event: f64,
+/// What can be asked for by itself.
+pub fn names() -> Vec<String> {
+    let rates = RATES.iter().map(|rate| latency_name(*rate));
+    let shapes = SHAPES.iter().map(|shape| shape.row.to_owned());
+    rates.chain([RELAY_LIMIT.to_owned()]).chain(shapes).chain([COUNTED.to_owned()]).collect()
 }
 
-/// What was measured of one system in one repeat.
-#[derive(Default)]
-struct Figures {
-    loops: Vec<Measured>,
-    /// For each rate and percentile, in milliseconds.
-    latencies: Vec<f64>,
-    /// Of each process, in MiB.
-    memory: Vec<(&'static str, f64)>,
+fn latency_name(rate: u32) -> String {
+    format!("latency_{rate}")
 }
 
 /// One repeat.
 struct Repeat {
-    relay_limit: f64,
+    relay_limit: Option<f64>,
     pipeline: Figures,
     harborhook: Figures,
 }
 
-/// Measures everything and answers the rows.
-pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+/// Measures everything that is wanted and answers the rows.
+pub async fn measure(sink: &Sink, effort: &Effort) -> Result<Vec<Row>> {
     // Built before anything runs that it would disturb.
     dispatcher()?;
     let servers = Servers::start().await?;
     let mut repeats = Vec::new();
     for number in 0..effort.repeats {
-        repeats.push(Box::pin(repeat(&servers, sink, effort, number % 2 == 0)).await?);
+        repeats.push(Box::pin(repeat(&servers, sink, effort, u32::try_from(number)?)).await?);
     }
     let mut rows = rows(&repeats);
-    rows.extend(counted(&servers, sink, effort).await?);
+    if effort.wants(COUNTED) {
+        rows.extend(counted(&servers, sink, effort).await?);
+    }
     if effort.ledger_rows > 0 {
         rows.extend(full_ledger(&servers, sink, effort).await?);
     }
     Ok(rows)
 }
 
-/// Both systems, figure by figure, one after the other; who comes first alternates between the repeats.
-async fn repeat(servers: &Servers, sink: &Sink, effort: Effort, pipeline_first: bool) -> Result<Repeat> {
-    let storage = servers.storage().await?;
-    let addresses = Addresses::of(&storage);
-    let pipeline = System::pipeline(storage, &addresses, sink).await?;
-    let storage = servers.storage().await?;
-    let addresses = Addresses::of(&storage);
-    let harborhook = System::harborhook(storage, &addresses, sink).await?;
-    let url = format!("http://{}/relay", sink.address);
-    let relay = Subject { url, event_type: None, fanout: 1, payload_bytes: PAYLOAD_BYTES };
-
-    let mut duel = [(pipeline, Figures::default()), (harborhook, Figures::default())];
-    if !pipeline_first {
-        duel.reverse();
-    }
+/// Both systems, figure by figure.
+async fn repeat(servers: &Servers, sink: &Sink, effort: &Effort, number: u32) -> Result<Repeat> {
+    let mut duel = Duel::start(servers, sink, effort, number).await?;
     // Latencies first: they need a system that is not still busy with a closed loop's rest.
     for rate in RATES {
-        for (system, figures) in &mut duel {
-            let subject = system.subject(Route::One, PAYLOAD_BYTES);
-            let mut latencies = fixed_rate(sink, &subject, rate, effort.measured).await?;
-            let percentiles = PERCENTILES.map(|percent| percentile_milliseconds(&mut latencies, percent));
-            figures.latencies.extend(percentiles);
-            system.settle(sink).await?;
+        if effort.wants(&latency_name(rate)) {
+            duel.latencies(rate).await?;
         }
     }
-    let relay_limit = closed_loop(sink, &relay, effort.warm_up, effort.measured).await?;
+    let mut relay_limit = None;
+    if effort.wants(RELAY_LIMIT) {
+        let url = format!("http://{}/relay", sink.address);
+        let relay = Subject { url, event_type: None, fanout: 1, payload_bytes: PAYLOAD_BYTES };
+        relay_limit = Some(closed_loop(sink, &relay, effort.warm_up, effort.measured).await?);
+    }
     for shape in &SHAPES {
-        for (system, figures) in &mut duel {
-            servers.checkpoint().await?;
-            figures.loops.push(examined_loop(servers, system, sink, shape, effort).await?);
-            system.settle(sink).await?;
+        if effort.wants(shape.row) {
+            duel.closed_loop(shape).await?;
         }
     }
-    for (system, figures) in &mut duel {
-        for part in system.parts() {
-            figures.memory.push((part.name, part.peak_memory_mebibytes()?));
-        }
-    }
-    if !pipeline_first {
-        duel.reverse();
-    }
-    let [(first, pipeline), (second, harborhook)] = duel;
-    first.stop().await?;
-    second.stop().await?;
+    let [pipeline, harborhook] = duel.finish().await?;
     Ok(Repeat { relay_limit, pipeline, harborhook })
-}
-
-/// A closed loop with all that can be seen from outside while it runs.
-async fn examined_loop(
-    servers: &Servers,
-    system: &System,
-    sink: &Sink,
-    shape: &Shape,
-    effort: Effort,
-) -> Result<Measured> {
-    let subject = system.subject(shape.route, shape.payload_bytes);
-    let load = ClosedLoop::start(sink, &subject);
-    sleep(effort.warm_up).await;
-    let before = Sample::take(servers, system, sink, &load).await?;
-    sleep(effort.measured).await;
-    let after = Sample::take(servers, system, sink, &load).await?;
-    load.stop(sink).await?;
-    Ok(before.until(&after, shape.route.fanout()))
-}
-
-/// Everything that counts up, at one moment.
-struct Sample {
-    at: Instant,
-    arrivals: u64,
-    accepted: u64,
-    cpu: Vec<(&'static str, Duration)>,
-    wal_bytes: u64,
-}
-
-impl Sample {
-    async fn take(servers: &Servers, system: &System, sink: &Sink, load: &ClosedLoop) -> Result<Self> {
-        let (at, arrivals, accepted) = (Instant::now(), sink.arrivals(), load.accepted());
-        let mut cpu = Vec::new();
-        for part in system.parts() {
-            cpu.push((part.name, part.cpu()?));
-        }
-        let used = servers.used().await?;
-        cpu.extend([("postgres", used.postgres_cpu), ("rabbitmq", used.rabbitmq_cpu)]);
-        Ok(Self { at, arrivals, accepted, cpu, wal_bytes: used.wal_bytes })
-    }
-
-    fn until(&self, after: &Self, fanout: u64) -> Measured {
-        let arrivals = number(after.arrivals - self.arrivals);
-        let (units, events) = match fanout {
-            0 => (number(after.accepted - self.accepted), number(after.accepted - self.accepted)),
-            fanout => (arrivals, arrivals / number(fanout)),
-        };
-        let cpu = self.cpu.iter().zip(&after.cpu);
-        Measured {
-            per_second: units / (after.at - self.at).as_secs_f64(),
-            cpu: cpu
-                .map(|(before, after)| (after.0, after.1.saturating_sub(before.1).as_secs_f64() * 1e6 / events))
-                .collect(),
-            wal_bytes_per_event: number(after.wal_bytes - self.wal_bytes) / events,
-        }
-    }
 }
 
 fn rows(repeats: &[Repeat]) -> Vec<Row> {
@@ -189,41 +102,43 @@ fn rows(repeats: &[Repeat]) -> Vec<Row> {
         let middle = |of: fn(&Repeat) -> &Figures| median(repeats.iter().map(|repeat| figure(of(repeat))).collect());
         Row::beside_pipeline(name, unit, middle(|repeat| &repeat.harborhook), middle(|repeat| &repeat.pipeline))
     };
-    let relay = median(repeats.iter().map(|repeat| repeat.relay_limit).collect());
-    let mut rows = vec![Row::new("distributed_relay_limit", "requests/s", relay, Some(relay))];
-    for (index, shape) in SHAPES.iter().enumerate() {
+    let relays: Vec<f64> = repeats.iter().filter_map(|repeat| repeat.relay_limit).collect();
+    let relay = (!relays.is_empty()).then(|| median(relays));
+    let mut rows: Vec<Row> =
+        relay.map(|relay| Row::new("distributed_relay_limit", "requests/s", relay, Some(relay))).into_iter().collect();
+    let measured = &repeats[0].harborhook;
+    let shapes: Vec<&Shape> = SHAPES.iter().filter(|shape| measured.loops.contains_key(shape.row)).collect();
+    for shape in &shapes {
         let unit = if shape.route == Route::None { "events/s" } else { "deliveries/s" };
-        let name = format!("distributed_{}", shape.row);
-        rows.push(row(name, unit, &|figures| figures.loops[index].per_second).with_relay(relay));
+        let row = row(format!("distributed_{}", shape.row), unit, &|figures| figures.loops[shape.row].per_second());
+        rows.push(Row { relay, ..row });
     }
-    for (index, (rate, percent)) in RATES.iter().flat_map(|rate| PERCENTILES.map(|percent| (rate, percent))).enumerate()
-    {
-        let name = format!("distributed_latency_{rate}_p{percent}");
-        rows.push(row(name, "ms", &|figures| figures.latencies[index]));
+    for (rate, percent) in measured.latencies.keys().flat_map(|rate| PERCENTILES.map(|percent| (rate, percent))) {
+        let name = format!("distributed_{}_p{percent}", latency_name(*rate));
+        rows.push(row(name, "ms", &|figures| percentile_milliseconds(&mut figures.latencies[rate].clone(), percent)));
     }
-    let examined = SHAPES.iter().enumerate().filter(|(_, shape)| EXAMINED.contains(&shape.row));
-    for (index, shape) in examined {
-        for (process, _) in &repeats[0].harborhook.loops[index].cpu {
+    for shape in shapes.iter().filter(|shape| EXAMINED.contains(&shape.row)) {
+        for (process, _) in measured.loops[shape.row].cpu_per_event() {
             let name = format!("distributed_{}_cpu_{process}", shape.row);
-            rows.push(row(name, "us/event", &|figures| of(process, &figures.loops[index].cpu)));
+            rows.push(row(name, "us/event", &|figures| of(process, figures.loops[shape.row].cpu_per_event())));
         }
         let name = format!("distributed_{}_wal", shape.row);
-        rows.push(row(name, "bytes/event", &|figures| figures.loops[index].wal_bytes_per_event));
+        rows.push(row(name, "bytes/event", &|figures| figures.loops[shape.row].wal_bytes_per_event()));
     }
-    for (process, _) in &repeats[0].harborhook.memory {
+    for (process, _) in &measured.memory {
         let name = format!("distributed_peak_memory_{process}");
-        rows.push(row(name, "MiB", &|figures| of(process, &figures.memory)));
+        rows.push(row(name, "MiB", &|figures| of(process, figures.memory.iter().copied())));
     }
     rows
 }
 
 /// The figure of one process.
-fn of(process: &str, figures: &[(&'static str, f64)]) -> f64 {
-    figures.iter().find(|(name, _)| *name == process).map_or(f64::NAN, |(_, figure)| *figure)
+fn of(process: &str, mut figures: impl Iterator<Item = (&'static str, f64)>) -> f64 {
+    figures.find(|(name, _)| *name == process).map_or(f64::NAN, |(_, figure)| figure)
 }
 
 /// The counted work of both systems. They go through a relay that counts, so nothing here is a rate.
-async fn counted(servers: &Servers, sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+async fn counted(servers: &Servers, sink: &Sink, effort: &Effort) -> Result<Vec<Row>> {
     let pipeline = work(servers, sink, effort, Kind::Pipeline).await?;
     let harborhook = work(servers, sink, effort, Kind::Harborhook).await?;
     let rows = harborhook.into_iter().zip(pipeline);
@@ -237,7 +152,7 @@ enum Kind {
 }
 
 /// What one system does for an event, by name.
-async fn work(servers: &Servers, sink: &Sink, effort: Effort, kind: Kind) -> Result<Vec<(String, f64)>> {
+async fn work(servers: &Servers, sink: &Sink, effort: &Effort, kind: Kind) -> Result<Vec<(String, f64)>> {
     let counts = Arc::new(Counts::default());
     let storage = servers.storage().await?;
     let addresses = Addresses {
@@ -271,7 +186,7 @@ async fn work(servers: &Servers, sink: &Sink, effort: Effort, kind: Kind) -> Res
 }
 
 /// Harborhook on a ledger that holds rows already, beside itself on an empty one.
-async fn full_ledger(servers: &Servers, sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+async fn full_ledger(servers: &Servers, sink: &Sink, effort: &Effort) -> Result<Vec<Row>> {
     let mut systems = Vec::new();
     for rows in [0, effort.ledger_rows] {
         let storage = servers.storage().await?;
@@ -301,9 +216,4 @@ async fn full_ledger(servers: &Servers, sink: &Sink, effort: Effort) -> Result<V
         system.stop().await?;
     }
     Ok(rows)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
-fn number(count: u64) -> f64 {
-    count as f64
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Child, tell_address};
-use super::load::{Subject, closed_loop, fixed_rate};
+use super::load::{FixedRate, Subject, closed_loop};
 use super::report::{Row, median, percentile_milliseconds};
 use super::run::{Effort, PERCENTILES, RATES};
 use super::sink::{PAYLOAD_BYTES, Sink};
@@ -97,7 +97,7 @@ struct Repeat {
 }
 
 /// Measures everything and answers the rows.
-pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
+pub async fn measure(sink: &Sink, effort: &Effort) -> Result<Vec<Row>> {
     let mut repeats = Vec::new();
     for _ in 0..effort.repeats {
         repeats.push(repeat(sink, effort).await?);
@@ -105,7 +105,7 @@ pub async fn measure(sink: &Sink, effort: Effort) -> Result<Vec<Row>> {
     Ok(rows(&repeats))
 }
 
-async fn repeat(sink: &Sink, effort: Effort) -> Result<Repeat> {
+async fn repeat(sink: &Sink, effort: &Effort) -> Result<Repeat> {
     let url = format!("http://{}/relay", sink.address);
     let relay = Subject { url, event_type: None, fanout: 1, payload_bytes: PAYLOAD_BYTES };
     let server = Server::start(sink).await?;
@@ -113,8 +113,10 @@ async fn repeat(sink: &Sink, effort: Effort) -> Result<Repeat> {
     let mut result = Repeat::default();
     // Latencies first: they need a system that is not still busy with a closed loop's rest.
     for rate in RATES {
-        let mut bare = fixed_rate(sink, &relay, rate, effort.measured).await?;
-        let mut ours = fixed_rate(sink, &to_one, rate, effort.measured).await?;
+        let (bare, ours) = (FixedRate::new(relay.clone(), rate), FixedRate::new(to_one.clone(), rate));
+        let measured = ours.duration(effort.measured);
+        let mut bare = bare.run(sink, effort.warm_up, measured).await?;
+        let mut ours = ours.run(sink, effort.warm_up, measured).await?;
         for percent in PERCENTILES {
             let pair = (percentile_milliseconds(&mut bare, percent), percentile_milliseconds(&mut ours, percent));
             result.latencies.push(pair);

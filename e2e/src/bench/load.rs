@@ -20,6 +20,9 @@ const CONNECTIONS: usize = 64;
 const OUTSTANDING_EVENTS: u64 = 512;
 /// Fewer where each fans out far: arrivals that a closed loop waits for.
 const OUTSTANDING_ARRIVALS: u64 = 6_400;
+/// Fewest events of which percentiles are taken: twenty are beyond the 99th, so that no single stall of the machine decides
+/// about it.
+const LATENCY_EVENTS_MIN: u32 = 2_000;
 /// How long the last arrivals of a fixed rate may take.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -134,33 +137,57 @@ async fn post_again_and_again(client: Client, subject: Subject, permits: Arc<Sem
     }
 }
 
-/// Latencies from the scheduled time to the arrival while events are posted at a fixed rate.
-pub async fn fixed_rate(sink: &Sink, subject: &Subject, per_second: u32, measured: Duration) -> Result<Vec<Duration>> {
-    let client = Client::default();
-    let pause = Duration::from_secs(1) / per_second;
-    let events = u32::try_from(measured.as_nanos() / pause.as_nanos())?;
-    let expected = sink.arrivals() + u64::from(events) * subject.fanout;
-    sink.take_latencies();
-    let (origin, origin_in_sink) = (Instant::now(), sink.now());
-    let mut posters = JoinSet::new();
-    for number in 0..events {
-        let offset = pause * number;
-        tokio::time::sleep_until(origin + offset).await;
-        let (client, subject) = (client.clone(), subject.clone());
-        let scheduled = origin_in_sink + offset;
-        posters.spawn(async move { post(&client, &subject, scheduled).await });
+/// Events that are posted at a fixed rate, whatever the subject does, over connections that are kept.
+pub struct FixedRate {
+    client: Client,
+    subject: Subject,
+    per_second: u32,
+}
+
+impl FixedRate {
+    /// So many events a second.
+    pub fn new(subject: Subject, per_second: u32) -> Self {
+        Self { client: Client::default(), subject, per_second }
     }
-    while let Some(posted) = posters.join_next().await {
-        posted??;
+
+    /// How long events are posted so that percentiles mean something: at least this long.
+    pub fn duration(&self, at_least: Duration) -> Duration {
+        at_least.max(Duration::from_secs(1) * LATENCY_EVENTS_MIN / self.per_second)
     }
-    let settled = Instant::now() + SETTLE_DEADLINE;
-    while sink.arrivals() < expected {
-        if Instant::now() > settled {
-            bail!("{} arrivals are missing after {SETTLE_DEADLINE:?}", expected - sink.arrivals());
+
+    /// Posts for `measured`, and for `warm_up` before, of which nothing is kept: connections are open then, and
+    /// statements prepared. Answers the latencies from the scheduled time to the arrival.
+    pub async fn run(&self, sink: &Sink, warm_up: Duration, measured: Duration) -> Result<Vec<Duration>> {
+        self.post_for(sink, warm_up).await?;
+        self.post_for(sink, measured).await
+    }
+
+    async fn post_for(&self, sink: &Sink, duration: Duration) -> Result<Vec<Duration>> {
+        let pause = Duration::from_secs(1) / self.per_second;
+        let events = u32::try_from(duration.as_nanos() / pause.as_nanos())?;
+        let expected = sink.arrivals() + u64::from(events) * self.subject.fanout;
+        sink.take_latencies();
+        let (origin, origin_in_sink) = (Instant::now(), sink.now());
+        let mut posters = JoinSet::new();
+        for number in 0..events {
+            let offset = pause * number;
+            tokio::time::sleep_until(origin + offset).await;
+            let (client, subject) = (self.client.clone(), self.subject.clone());
+            let scheduled = origin_in_sink + offset;
+            posters.spawn(async move { post(&client, &subject, scheduled).await });
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        while let Some(posted) = posters.join_next().await {
+            posted??;
+        }
+        let settled = Instant::now() + SETTLE_DEADLINE;
+        while sink.arrivals() < expected {
+            if Instant::now() > settled {
+                bail!("{} arrivals are missing after {SETTLE_DEADLINE:?}", expected - sink.arrivals());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(sink.take_latencies())
     }
-    Ok(sink.take_latencies())
 }
 
 async fn post(client: &Client, subject: &Subject, scheduled: Duration) -> Result<()> {

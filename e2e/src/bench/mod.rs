@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod child;
 pub mod counted;
 pub mod distributed;
+pub mod duel;
 pub mod embedded;
 pub mod history;
 pub mod load;

@@ -38,12 +38,6 @@ impl Row {
     pub fn beside(row: impl Into<String>, unit: &'static str, value: f64, other: f64) -> Self {
         Self { row: row.into(), unit, value, relay: None, pipeline: None, ratio: Some(value / other) }
     }
-
-    /// The same with the bare client's figure beside it.
-    #[must_use]
-    pub fn with_relay(self, relay: f64) -> Self {
-        Self { relay: Some(relay), ..self }
-    }
 }
 
 /// Writes rows as JSON, one object a line.

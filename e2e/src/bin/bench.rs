@@ -1,5 +1,5 @@
-//! `cargo run --release -p e2e --bin bench -- [--quick] [--json] [--pair PAIR] [--rows N]`: prints the
-//! figures; see `docs/performance.md`.
+//! `cargo run --release -p e2e --bin bench -- [--quick] [--json] [--pair PAIR] [--only ROW]
+//! [--rows N]`: prints the figures; see `docs/performance.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +23,10 @@ struct Arguments {
     /// Only this pair of ledger and queue; without it, both.
     #[arg(long)]
     pair: Option<Pair>,
+    /// Of the distributed pair only this row; can be given several times: relay_limit, ingest_only, one_to_one, latency_200,
+    /// and so on, and counted for all that is counted.
+    #[arg(long, value_name = "ROW")]
+    only: Vec<String>,
     /// Also measures the distributed pair on a ledger that holds this many rows already; making ten million takes minutes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     rows: u64,
@@ -87,8 +91,9 @@ async fn main() -> Result<()> {
         None => {}
     }
     let pairs = arguments.pair.map_or_else(|| vec![Pair::Embedded, Pair::Distributed], |pair| vec![pair]);
-    let effort = Effort { ledger_rows: arguments.rows, ..if arguments.quick { Effort::QUICK } else { Effort::FULL } };
-    let rows = run(&pairs, effort).await?;
+    let usual = if arguments.quick { Effort::QUICK } else { Effort::FULL };
+    let effort = Effort { ledger_rows: arguments.rows, only: arguments.only, ..usual };
+    let rows = run(&pairs, &effort).await?;
     let mut stdout = std::io::stdout().lock();
     if arguments.json { write_json(&mut stdout, &rows) } else { write_table(&mut stdout, &rows) }?;
     Ok(())

@@ -1,5 +1,6 @@
 //! What an endpoint receives: the payload alone, or a CloudEvent around it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use base64::Engine;
@@ -15,9 +16,9 @@ use crate::table::BodyFormat;
 
 /// A request's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
+pub struct Rendered<'a> {
     /// Value of the header `content-type`.
-    pub content_type: String,
+    pub content_type: Cow<'a, str>,
     /// Further headers: CloudEvents attributes in binary mode.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
@@ -26,16 +27,15 @@ pub struct Rendered {
 
 /// Renders an event. `Payload` and `CloudEventsBinary` share the event's body; the structured form holds its very
 /// bytes where they are JSON, and their base64 where they are not.
-pub fn render(format: BodyFormat, event: &Event) -> Rendered {
+pub fn render(format: BodyFormat, event: &Event) -> Rendered<'_> {
+    let content_type = Cow::Borrowed(&*event.content_type);
     match format {
-        BodyFormat::Payload => {
-            Rendered { content_type: event.content_type.clone(), headers: Vec::new(), body: event.body.clone() }
-        }
+        BodyFormat::Payload => Rendered { content_type, headers: Vec::new(), body: event.body.clone() },
         BodyFormat::CloudEventsStructured => {
-            Rendered { content_type: STRUCTURED.to_owned(), headers: Vec::new(), body: structured(event) }
+            Rendered { content_type: Cow::Borrowed(STRUCTURED), headers: Vec::new(), body: structured(event) }
         }
         BodyFormat::CloudEventsBinary => Rendered {
-            content_type: event.content_type.clone(),
+            content_type,
             headers: context_attributes(event).into_iter().filter_map(|(name, text)| header(name, &text)).collect(),
             body: event.body.clone(),
         },

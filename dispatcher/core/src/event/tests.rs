@@ -306,7 +306,7 @@ fn a_native_event_is_rendered_in_every_form() {
         publish("{\"event_type\":\"order.created\",\"payload\": {\"a\" : 1} ,\"recipient\":\"acme\"}").unwrap(),
     );
     let payload = render::render(BodyFormat::Payload, &event);
-    assert_eq!((payload.content_type.as_str(), payload.headers.len()), ("application/json", 0));
+    assert_eq!((&*payload.content_type, payload.headers.len()), ("application/json", 0));
     assert_eq!(payload.body.as_ptr(), event.body.as_ptr());
     let rendered = render::render(BodyFormat::CloudEventsStructured, &event);
     let tenant = event.tenant;

@@ -20,8 +20,9 @@ pub const RESPONSE_HEADERS_MAX: usize = 100;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most addresses of one host that are looked at; a name with more is refused.
 pub const HOST_ADDRESSES_MAX: usize = 64;
-/// Most idle connections kept to one host.
-pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 64;
+/// Most idle connections kept to one host: as many as the fast track can use, so that none is closed to be opened again a
+/// moment later.
+pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = FAST_TRACK_EXCHANGES_MAX;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 /// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
