@@ -90,14 +90,6 @@ run kube-apiserver \
     --service-cluster-ip-range=10.96.0.0/16 \
     --tls-cert-file="$node/apiserver.crt" \
     --tls-private-key-file="$node/apiserver.key"
-run kube-controller-manager \
-    --cluster-signing-cert-file="$node/ca.crt" \
-    --cluster-signing-key-file="$node/ca.key" \
-    --kubeconfig="$node/admin.conf" \
-    --leader-elect=false \
-    --root-ca-file="$node/ca.crt" \
-    --service-account-private-key-file="$node/service-account.key" \
-    --use-service-account-credentials
 run kube-scheduler --kubeconfig="$node/admin.conf" --leader-elect=false
 
 until [ -S /run/containerd/containerd.sock ]; do sleep 0.02; done
@@ -108,4 +100,14 @@ run kube-proxy --kubeconfig="$node/admin.conf" --proxy-mode=nftables --hostname-
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 \
     --conntrack-tcp-timeout-close-wait=0
 run coredns -conf "$node/Corefile"
+# It ends when the API server is not healthy within 20 seconds, which on a busy machine it may not be.
+until kubectl --kubeconfig="$node/admin.conf" get --raw /healthz >/dev/null 2>&1; do sleep 0.1; done
+run kube-controller-manager \
+    --cluster-signing-cert-file="$node/ca.crt" \
+    --cluster-signing-key-file="$node/ca.key" \
+    --kubeconfig="$node/admin.conf" \
+    --leader-elect=false \
+    --root-ca-file="$node/ca.crt" \
+    --service-account-private-key-file="$node/service-account.key" \
+    --use-service-account-credentials
 wait
