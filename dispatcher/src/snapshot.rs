@@ -199,6 +199,12 @@ impl SnapshotLoader {
         Self { poll_interval, ..self }
     }
 
+    /// Looks for changes once.
+    pub async fn catch_up(&mut self) -> Result<(), LedgerError> {
+        let version = self.sender.borrow().version;
+        self.refresh(Some(version)).await
+    }
+
     /// Looks for changes in intervals, and at once when it is notified, until it is told to stop.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut failing = false;
@@ -208,8 +214,7 @@ impl SnapshotLoader {
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(self.poll_interval) => {}
             }
-            let version = self.sender.borrow().version;
-            match self.refresh(Some(version)).await {
+            match self.catch_up().await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.metrics.ledger_failed(Role::Snapshot);

@@ -2,6 +2,7 @@
 //! wire.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,6 +36,15 @@ pub async fn serve<H>(handler: H) -> Result<SocketAddr>
 where
     H: Fn(Received) -> StatusCode + Send + Sync + 'static,
 {
+    serve_in_time(move |received| ready(handler(received))).await
+}
+
+/// The same with a handler that may take its time. Where the sender hangs up meanwhile, it is not finished.
+pub async fn serve_in_time<H, F>(handler: H) -> Result<SocketAddr>
+where
+    H: Fn(Received) -> F + Send + Sync + 'static,
+    F: Future<Output = StatusCode> + Send + 'static,
+{
     listen(Arc::new(handler), None).await
 }
 
@@ -43,12 +53,14 @@ pub async fn serve_tls<H>(handler: H, tls: ServerConfig) -> Result<SocketAddr>
 where
     H: Fn(Received) -> StatusCode + Send + Sync + 'static,
 {
+    let handler = move |received| ready(handler(received));
     listen(Arc::new(handler), Some(TlsAcceptor::from(Arc::new(tls)))).await
 }
 
-async fn listen<H>(handler: Arc<H>, tls: Option<TlsAcceptor>) -> Result<SocketAddr>
+async fn listen<H, F>(handler: Arc<H>, tls: Option<TlsAcceptor>) -> Result<SocketAddr>
 where
-    H: Fn(Received) -> StatusCode + Send + Sync + 'static,
+    H: Fn(Received) -> F + Send + Sync + 'static,
+    F: Future<Output = StatusCode> + Send + 'static,
 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no loopback port is free")?;
     let address = listener.local_addr()?;
@@ -73,9 +85,10 @@ where
     Ok(address)
 }
 
-async fn converse<H>(handler: Arc<H>, stream: impl AsyncRead + AsyncWrite + Unpin)
+async fn converse<H, F>(handler: Arc<H>, stream: impl AsyncRead + AsyncWrite + Unpin)
 where
-    H: Fn(Received) -> StatusCode,
+    H: Fn(Received) -> F,
+    F: Future<Output = StatusCode>,
 {
     let service = service_fn(move |request| answer(Arc::clone(&handler), request));
     // A peer that hangs up, or is killed, ends its connection and nothing else.
@@ -85,19 +98,20 @@ where
         .await;
 }
 
-async fn answer<H>(
+async fn answer<H, F>(
     handler: Arc<H>,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible>
 where
-    H: Fn(Received) -> StatusCode,
+    H: Fn(Received) -> F,
+    F: Future<Output = StatusCode>,
 {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::default());
     *response.status_mut() = match body.collect().await {
         Ok(body) => {
             let received = Received { path: head.uri.path().to_owned(), headers: head.headers, body: body.to_bytes() };
-            handler(received)
+            handler(received).await
         }
         // The sender broke off: nothing was received.
         Err(_) => StatusCode::BAD_REQUEST,

@@ -124,8 +124,8 @@ impl ReplayWorker {
             self.routes = Routes::default();
         }
         self.keep_finished();
-        self.report(now);
-        wait
+        let report = self.report(now);
+        [wait, report].into_iter().flatten().min()
     }
 
     /// Answers in whose name they were given.
@@ -159,18 +159,24 @@ impl ReplayWorker {
         }
     }
 
-    /// At once what changes a condition, and the counts from time to time.
-    fn report(&mut self, now: Duration) {
+    /// At once what changes a condition, and the counts from time to time. Answers when there are more counts to report, also
+    /// if nothing is to be done until then.
+    fn report(&mut self, now: Duration) -> Option<Duration> {
         let working = self.drivers.iter().filter_map(|(replay, driver)| Some((*replay, driver.progress()?)));
         let progress: ReplayProgresses = self.finished.iter().cloned().chain(working).collect();
         let present = Arc::clone(&self.progress.borrow());
         let is_news = progress.len() != present.len()
             || progress.iter().any(|(replay, progress)| present.get(replay).is_none_or(|it| tells_more(it, progress)));
-        let is_due = now >= self.reported_at + REPLAY_REPORT_INTERVAL && *present != progress;
-        if is_news || is_due {
-            self.reported_at = now;
-            self.progress.send_replace(Arc::new(progress));
+        let due_in = (self.reported_at + REPLAY_REPORT_INTERVAL).saturating_sub(now);
+        if !is_news && *present == progress {
+            return None;
         }
+        if !is_news && !due_in.is_zero() {
+            return Some(due_in);
+        }
+        self.reported_at = now;
+        self.progress.send_replace(Arc::new(progress));
+        None
     }
 }
 

@@ -15,7 +15,8 @@ pub struct PoolLoad {
     /// The pool.
     pub pool: String,
     /// Deliveries that are late and wait behind no gate: parts of events whose lease is over, and what is due to endpoints
-    /// whose gate is open, no more than their quota lets through.
+    /// whose gate is open, no more than their quota lets through; and what was late until it was claimed, and is on the
+    /// queue by now: of a backlog that is longer than a lease, all may be there for a moment.
     pub due: u64,
     /// Deliveries of parts that a message or a dispatcher holds.
     pub held: u64,

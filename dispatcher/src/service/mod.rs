@@ -113,7 +113,7 @@ impl ServiceConfig {
             self.ledger.expire_all_leases().await?;
         }
         let table_changed = Arc::new(Notify::new());
-        let (loader, snapshot) = SnapshotLoader::start(
+        let (mut loader, snapshot) = SnapshotLoader::start(
             Arc::clone(&self.ledger),
             Arc::clone(&self.sealing_key),
             Arc::clone(&table_changed),
@@ -121,6 +121,8 @@ impl ServiceConfig {
         )
         .await?;
         Beating::of(self, snapshot.clone()).beat().await?;
+        // Whoever published in between did not know of this process, and told that everybody has loaded it.
+        loader.catch_up().await?;
         let loader = match self.tenure {
             // Nobody tells of what the operator writes into the same file; a look costs little.
             Tenure::Alone => loader.polling_each(SNAPSHOT_POLL_INTERVAL_EMBEDDED),

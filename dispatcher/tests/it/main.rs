@@ -12,3 +12,4 @@ mod ledger_proxy;
 mod program;
 mod queue;
 mod readiness;
+mod starting;

@@ -100,8 +100,8 @@ run kube-proxy --kubeconfig="$node/admin.conf" --proxy-mode=nftables --hostname-
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 \
     --conntrack-tcp-timeout-close-wait=0
 run coredns -conf "$node/Corefile"
-# It ends if the API server is not healthy within 20 seconds, which a busy machine may need.
-until kubectl --kubeconfig="$node/admin.conf" get --raw=/healthz >/dev/null 2>&1; do sleep 0.2; done
+# It ends when the API server is not healthy within 20 seconds, which on a busy machine it may not be.
+until kubectl --kubeconfig="$node/admin.conf" get --raw /healthz >/dev/null 2>&1; do sleep 0.1; done
 run kube-controller-manager \
     --cluster-signing-cert-file="$node/ca.crt" \
     --cluster-signing-key-file="$node/ca.key" \

@@ -66,6 +66,11 @@ pub struct Balance {
 }
 
 impl Balance {
+    /// That of a ledger now.
+    pub async fn read(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        sqlx::query_as(BALANCE).fetch_one(pool).await
+    }
+
     /// Whether it is one.
     pub fn holds(&self) -> bool {
         self.accepted == self.delivered + self.dead + self.cancelled + self.open && self.astray == 0
@@ -117,16 +122,42 @@ pub struct Row<'a> {
     system: &'a Distributed,
     bounds: Bounds,
     pool: PgPool,
+    watch: BalanceWatch,
+    recovery: Option<Duration>,
+}
+
+/// Looks at the balance of a ledger until it is dropped.
+pub struct BalanceWatch {
     watching: JoinHandle<()>,
     watched: Arc<Mutex<Watched>>,
-    recovery: Option<Duration>,
 }
 
 /// What was seen of the balance.
 #[derive(Debug, Default)]
-struct Watched {
-    looks: usize,
-    broken: Vec<Balance>,
+pub struct Watched {
+    /// How often it was looked at.
+    pub looks: usize,
+    /// Every time that it did not hold.
+    pub broken: Vec<Balance>,
+}
+
+impl BalanceWatch {
+    /// Begins to look. A database that does not answer is asked again.
+    pub fn begin(pool: PgPool) -> Self {
+        let watched = Arc::default();
+        Self { watching: tokio::spawn(watch(pool, Arc::clone(&watched))), watched }
+    }
+
+    /// Looks no more, and answers what was seen.
+    pub fn end(self) -> Watched {
+        std::mem::take(&mut *lock(&self.watched))
+    }
+}
+
+impl Drop for BalanceWatch {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
 }
 
 impl<'a> Row<'a> {
@@ -136,14 +167,13 @@ impl<'a> Row<'a> {
             .max_connections(2)
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy(system.database_url())?;
-        let watched = Arc::default();
-        let watching = tokio::spawn(watch(pool.clone(), Arc::clone(&watched)));
-        Ok(Self { name, system, bounds, pool, watching, watched, recovery: None })
+        let watch = BalanceWatch::begin(pool.clone());
+        Ok(Self { name, system, bounds, pool, watch, recovery: None })
     }
 
     /// The balance now.
     pub async fn balance(&self) -> Result<Balance> {
-        Ok(sqlx::query_as(BALANCE).fetch_one(&self.pool).await?)
+        Ok(Balance::read(&self.pool).await?)
     }
 
     /// A connection to the row's database, for other questions.
@@ -184,8 +214,7 @@ impl<'a> Row<'a> {
             .await
             .context(self.name)?;
         let balance = self.balance().await?;
-        self.watching.abort();
-        let Watched { looks, broken } = std::mem::take(&mut *lock(&self.watched));
+        let Watched { looks, broken } = self.watch.end();
         let copies = self.system.receiver.look(Arrivals::copies);
         let at_most = self.bounds.recovery.at_most();
         let seconds =
@@ -215,16 +244,10 @@ impl<'a> Row<'a> {
     }
 }
 
-impl Drop for Row<'_> {
-    fn drop(&mut self) {
-        self.watching.abort();
-    }
-}
-
 async fn watch(pool: PgPool, watched: Arc<Mutex<Watched>>) {
     loop {
         let start = Instant::now();
-        if let Ok(balance) = sqlx::query_as::<_, Balance>(BALANCE).fetch_one(&pool).await {
+        if let Ok(balance) = Balance::read(&pool).await {
             let mut watched = lock(&watched);
             watched.looks += 1;
             if !balance.holds() {

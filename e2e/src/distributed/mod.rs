@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 pub use broker::Broker;
-pub use check::{Balance, Bounds, Recovery, Row};
+pub use check::{Balance, BalanceWatch, Bounds, Recovery, Row, Watched};
 pub use processes::{Process, Role};
 pub use producer::{Acknowledged, Load, Producer};
 pub use receiver::{Answer, Arrivals, Receiver};

@@ -190,6 +190,16 @@ pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
     tokio::task::spawn_blocking(move || cluster::prepare(&environment, &module)).await?.map(Some)
 }
 
+/// Folder with the files of a Go module of a version, such as definitions of resources, fetched once per machine.
+/// `None` where a cluster cannot be had either.
+pub async fn go_module(module: &str, version: &str) -> Result<Option<PathBuf>> {
+    let environment = Environment::read()?;
+    if let Some(missing) = missing::missing(&[cluster::GO]) {
+        return or_skip(Err(missing), &environment, "Kubernetes cluster", "leave out the tests that need one");
+    }
+    cluster::fetch(module, version).await.map(Some)
+}
+
 async fn root_or_skip(server: &str, release: Release) -> Result<Option<Root>> {
     let environment = Environment::read()?;
     let prepared = environment.clone();

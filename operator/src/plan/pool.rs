@@ -252,7 +252,12 @@ impl Planner<'_> {
             delivered_per_second: load.delivered_per_second,
         });
         let scaler = self.memory.scalers.entry(name.to_owned()).or_default();
-        let decision = scaler.decide(&settings.policy, replicas, measured.as_ref(), self.steady_ms);
+        let (policy, now_ms) = (&settings.policy, self.steady_ms);
+        let decision = if is_as_made(deployment) {
+            scaler.decide_at_first(policy, replicas, measured.as_ref(), now_ms)
+        } else {
+            scaler.decide(policy, replicas, measured.as_ref(), now_ms)
+        };
         if let Some(load) = load {
             plan.metrics.push(PoolMetric {
                 pool: name.to_owned(),
@@ -279,6 +284,11 @@ impl Planner<'_> {
 fn replicas_of(deployment: &Deployment) -> u32 {
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     u32::try_from(replicas).unwrap_or_default()
+}
+
+/// Whether nobody has changed a Deployment since it was made, its number of replicas included.
+fn is_as_made(deployment: &Deployment) -> bool {
+    deployment.metadata.generation == Some(1)
 }
 
 fn is_owned<Object: kube::Resource>(object: &Object, pool: &DispatcherPool) -> bool {

@@ -20,6 +20,8 @@ const UP_TOLERANCE: f64 = 1.1;
 const DOWN_FILL: f64 = 0.8;
 /// Taken away at once: this part of what is there, at least one.
 const DOWN_STEP_PARTS: u32 = 4;
+/// As many steps down fit into the stabilisation window at least: who has little patience has it with each step.
+const DOWN_STEPS: u32 = 4;
 /// Late deliveries from which on dispatchers can be busy all the time.
 const BUSY_DELIVERIES_MIN: f64 = 20.0;
 /// Seconds of work that are late when dispatchers are busy all the time.
@@ -184,6 +186,24 @@ impl Scaler {
         Decision { replicas: next, wanted: bounded(wanted), needed, verdict }
     }
 
+    /// The same where nobody has asked for the present number, which an API server gives to what asks for none. Nothing has
+    /// to be waited for before it is given up, as long as nothing was ever needed.
+    pub fn decide_at_first(
+        &mut self,
+        policy: &ScalePolicy,
+        replicas: u32,
+        measured: Option<&Measured>,
+        now_ms: u64,
+    ) -> Decision {
+        let decision = self.decide(policy, replicas, measured, now_ms);
+        let is_idle = !self.needs.is_empty() && self.needs.iter().all(|(_, needed)| *needed <= 0.0);
+        if measured.is_none() || !is_idle || decision.replicas <= policy.replicas_min {
+            return decision;
+        }
+        self.remember_change(replicas, policy.replicas_min, now_ms);
+        Decision { replicas: policy.replicas_min, ..decision }
+    }
+
     /// What one busy dispatcher gets done in a second, if that is known.
     pub fn rate_per_second(&self) -> Option<f64> {
         self.rate.map(|rate| rate.per_second)
@@ -291,7 +311,7 @@ impl Scaler {
         let is_long_since = |at_ms: Option<u64>, pause_ms| at_ms.is_none_or(|at_ms| now_ms >= at_ms + pause_ms);
         if !is_known
             || !is_long_since(self.raised_ms, stabilization_ms)
-            || !is_long_since(self.changed_ms, milliseconds(SCALE_DOWN_PAUSE))
+            || !is_long_since(self.changed_ms, milliseconds(SCALE_DOWN_PAUSE.min(policy.stabilization / DOWN_STEPS)))
         {
             return replicas;
         }

@@ -128,6 +128,7 @@ async fn a_replay_rests_goes_on_and_changes_its_pace(stage: Stage) {
     stage.deliver_all().await;
     now = play.run_until(now, now + 60 * second).await;
     assert_eq!(play.exact(0).await.unwrap().delivered, queued, "what was started is counted all the same");
+    assert_eq!(play.only().unwrap().delivered, queued, "and told, although nothing is left to do");
     play.order(&[&format!("{DEAD}\nperSecond: 1000")]);
     now = play.run_until(now, now + second).await;
     assert_eq!(play.exact(0).await.unwrap().queued, 100);

@@ -174,6 +174,40 @@ fn settle(scaler: &mut Scaler, replicas: u32, measured: &Measured, times: u64) -
 }
 
 #[test]
+fn who_has_little_patience_has_it_with_each_step_down_too() {
+    let policy = ScalePolicy { stabilization: Duration::from_mins(1), ..POLICY };
+    let arriving = |second| if second < 600 { 750.0 } else { 0.0 };
+    let course = run(&policy, &Load { arriving: &arriving, rate: &|_| RATE, down: &|_| 0.0 }, 1200, 8);
+    let down: Vec<_> = course.changes.iter().filter(|change| change.second > 600).collect();
+    assert!(down.len() >= 6 && course.last_replicas() == 1, "{:?}", course.changes);
+    assert!(down[0].second >= 660, "{:?}", course.changes);
+    for pair in down.windows(2) {
+        assert!((15..=25).contains(&(pair[1].second - pair[0].second)), "{:?}", course.changes);
+    }
+}
+
+#[test]
+fn a_number_that_nobody_asked_for_is_given_up_at_once_if_nothing_was_ever_needed() {
+    let idle = Measured { ready: 1, ..Measured::default() };
+    let may_be_empty = ScalePolicy { replicas_min: 0, ..POLICY };
+    for (policy, measured, expected) in [
+        (may_be_empty, Some(idle), 0),
+        (may_be_empty, Some(Measured { held: 1, ..idle }), 1),
+        (may_be_empty, Some(Measured { accepted_per_second: 0.1, ..idle }), 1),
+        (may_be_empty, None, 1),
+        (POLICY, Some(idle), 1),
+        (ScalePolicy { replicas_min: 3, ..POLICY }, Some(idle), 3),
+    ] {
+        let decision = Scaler::default().decide_at_first(&policy, 1, measured.as_ref(), 0);
+        assert_eq!(decision.replicas, expected, "{policy:?} {measured:?}");
+    }
+    // What was needed a moment ago may be needed again.
+    let mut scaler = Scaler::default();
+    scaler.decide_at_first(&may_be_empty, 1, Some(&Measured { due: 1, ..idle }), 0);
+    assert_eq!(scaler.decide_at_first(&may_be_empty, 1, Some(&idle), 5_000).replicas, 1);
+}
+
+#[test]
 fn nothing_measured_changes_nothing_but_the_bounds_hold() {
     let mut scaler = Scaler::default();
     for (replicas, expected) in [(3, 3), (0, 1), (50, 20)] {

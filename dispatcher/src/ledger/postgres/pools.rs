@@ -3,23 +3,23 @@
 
 use std::collections::HashMap;
 
-use dispatcher_core::limits::{POOL_LOAD_ROWS_MAX, POOL_RATES_KEPT, POOL_RATES_WINDOW};
+use dispatcher_core::limits::{LEASE, POOL_LOAD_ROWS_MAX, POOL_RATES_KEPT, POOL_RATES_WINDOW};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::encode::{count, int4, int8};
+use super::encode::{count, int4, int8, microseconds};
 use super::replays::hold_epoch;
 use super::{LedgerError, PoolLoad, PoolMetric};
 use crate::ledger::pools::{PoolCounts, first_period, period_of};
 
-/// Pool; late and all deliveries of the outbox and its rows; late rows and all rows in `due`.
-type LoadRow = (String, i64, i64, i64, i64, i64);
+/// Pool; late and all deliveries of the outbox and its rows; late, queued and all rows in `due`.
+type LoadRow = (String, i64, i64, i64, i64, i64, i64);
 
 /// Measures; see [`crate::ledger::Ledger::pool_loads`].
 pub(super) async fn loads(pool: &PgPool, names: &[String]) -> Result<Vec<PoolLoad>, LedgerError> {
     let rates = rates(pool, names).await?;
     let rows: Vec<LoadRow> = sqlx::query_as(
-        "SELECT asked.pool, o.late, o.all_of_them, o.parts, d.late, w.all_of_them
+        "SELECT asked.pool, o.late, o.all_of_them, o.parts, d.late, q.queued, w.all_of_them
          FROM unnest($1::text[]) WITH ORDINALITY AS asked(pool, place)
          CROSS JOIN LATERAL (
              SELECT coalesce(sum(target_count) FILTER (WHERE lease_until <= now()), 0)::int8 AS late,
@@ -33,6 +33,13 @@ pub(super) async fn loads(pool: &PgPool, names: &[String]) -> Result<Vec<PoolLoa
                      LIMIT coalesce(lanes.quota, $2)) row_of_lane
                  WHERE lanes.pool = asked.pool AND ready_at <= now() LIMIT $2) late) d
          CROSS JOIN LATERAL (
+             SELECT count(*) AS queued FROM (
+                 SELECT FROM lanes CROSS JOIN LATERAL (
+                     SELECT FROM due WHERE due.endpoint = lanes.endpoint AND state = 1
+                        AND due_at > now() AND due_at <= now() + $3 * interval '1 microsecond'
+                     LIMIT $2) row_of_lane
+                 WHERE lanes.pool = asked.pool AND isfinite(next_due) LIMIT $2) queued) q
+         CROSS JOIN LATERAL (
              SELECT count(*) AS all_of_them FROM (
                  SELECT FROM lanes CROSS JOIN LATERAL (
                      SELECT FROM due WHERE due.endpoint = lanes.endpoint LIMIT $2) row_of_lane
@@ -41,15 +48,16 @@ pub(super) async fn loads(pool: &PgPool, names: &[String]) -> Result<Vec<PoolLoa
     )
     .bind(names)
     .bind(int8(POOL_LOAD_ROWS_MAX))
+    .bind(microseconds(LEASE))
     .fetch_all(pool)
     .await?;
-    let loads = rows.into_iter().map(|(name, parts_late, in_parts, parts, rows_late, rows)| {
+    let loads = rows.into_iter().map(|(name, parts_late, in_parts, parts, rows_late, queued, rows)| {
         let (parts_late, in_parts, rows) =
             (count::<u64, _>(parts_late)?, count::<u64, _>(in_parts)?, count::<u64, _>(rows)?);
         let is_more = [parts, rows_late].into_iter().any(|counted| counted >= i64::from(POOL_LOAD_ROWS_MAX))
             || rows >= u64::from(POOL_LOAD_ROWS_MAX);
         let mut load = PoolLoad {
-            due: parts_late + count::<u64, _>(rows_late)?,
+            due: parts_late + count::<u64, _>(rows_late)? + count::<u64, _>(queued)?,
             held: in_parts - parts_late,
             open: in_parts + rows,
             is_more,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dispatcher_core::limits::{POOL_LOAD_ROWS_MAX, POOL_RATES_KEPT, POOL_RATES_WINDOW};
+use dispatcher_core::limits::{LEASE, POOL_LOAD_ROWS_MAX, POOL_RATES_KEPT, POOL_RATES_WINDOW};
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
@@ -39,6 +39,10 @@ async fn load(snapshot: &mut Transaction<'_, Sqlite>, name: &str, now_ms: u64) -
                      SELECT 1 FROM due WHERE endpoint = l.endpoint AND due_at <= ?2 LIMIT ?3))) AS n
                  FROM lanes l WHERE l.pool = ?1 AND l.ready_at <= ?2 LIMIT ?3)) AS rows_late,
              (SELECT coalesce(sum(n), 0) FROM (
+                 SELECT (SELECT count(*) FROM (SELECT 1 FROM due WHERE endpoint = l.endpoint AND state = 1
+                     AND due_at > ?2 AND due_at <= ?2 + ?5 LIMIT ?3)) AS n
+                 FROM lanes l WHERE l.pool = ?1 AND l.next_due < ?4 LIMIT ?3)) AS queued,
+             (SELECT coalesce(sum(n), 0) FROM (
                  SELECT (SELECT count(*) FROM (SELECT 1 FROM due WHERE endpoint = l.endpoint LIMIT ?3)) AS n
                  FROM lanes l WHERE l.pool = ?1 AND l.next_due < ?4 LIMIT ?3)) AS all_rows",
     )
@@ -46,14 +50,16 @@ async fn load(snapshot: &mut Transaction<'_, Sqlite>, name: &str, now_ms: u64) -
     .bind(integer(now_ms))
     .bind(i64::from(POOL_LOAD_ROWS_MAX))
     .bind(integer(NEVER_MS))
+    .bind(integer(encode::milliseconds(LEASE)))
     .fetch_one(&mut **snapshot)
     .await?;
     let number = |column: &str| count::<u64>(row.try_get(column)?);
     let (parts_late, in_parts, rows_late, rows) =
         (number("parts_late")?, number("in_parts")?, number("rows_late")?, number("all_rows")?);
+    let queued = number("queued")?;
     Ok(PoolLoad {
         pool: name.to_owned(),
-        due: parts_late + rows_late,
+        due: parts_late + rows_late + queued,
         held: in_parts - parts_late,
         open: in_parts + rows,
         is_more: number("parts")?.max(rows) >= u64::from(POOL_LOAD_ROWS_MAX),

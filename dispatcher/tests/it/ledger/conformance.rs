@@ -99,6 +99,7 @@ macro_rules! conformance_suite {
             pools: [
                 what_is_late_is_told_from_what_is_held_and_what_waits,
                 what_waits_behind_a_gate_is_open_and_not_late,
+                what_was_late_is_so_on_the_queue_too,
                 loads_of_pools_are_apart_and_in_the_order_asked,
                 rates_count_what_was_accepted_attempted_and_delivered,
                 metrics_of_pools_can_be_published_again_and_again,

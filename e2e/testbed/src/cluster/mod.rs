@@ -21,7 +21,7 @@ use crate::missing::Missing;
 use doorway::Doorway;
 use node::Node;
 use programs::Programs;
-pub(crate) use programs::prepare;
+pub(crate) use programs::{fetch, prepare};
 pub use stall::Stalled;
 
 /// The node's name.
@@ -146,6 +146,15 @@ impl Cluster {
         };
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
         reach.doorway.lead_out(NODE_ADDRESS.into(), target).await
+    }
+
+    /// An address on this machine's loopback that leads to one in the cluster, such as that of a Service, for as long as
+    /// this value lives. Each connection finds its own way: to a Service, it goes to a pod that is ready.
+    pub async fn reach(&self, target: SocketAddr) -> Result<SocketAddr> {
+        let Some(reach) = &self.reach else {
+            bail!("this machine has no way into the cluster that {KUBECONFIG} names; use a private cluster");
+        };
+        reach.doorway.lead_in(target).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::announce;
 use crate::cache::{build_once, fingerprint};
@@ -55,6 +56,17 @@ pub(crate) fn prepare(environment: &Environment, module: &str) -> Result<PathBuf
         build(module, partial)
     })?;
     Ok(folder)
+}
+
+/// Folder with the files of a Go module, which Go keeps where it keeps those that it builds from.
+pub(crate) async fn fetch(module: &str, version: &str) -> Result<PathBuf> {
+    let mut go = tokio::process::Command::new(GO.0);
+    // Outside of any module, so that no other one has a say.
+    go.args(["mod", "download", "-json", &format!("{module}@{version}")]).current_dir("/").stdin(Stdio::null());
+    let output = go.output().await.context("go does not start")?;
+    let told: Value = serde_json::from_slice(&output.stdout).context("go mod download wrote no JSON")?;
+    let folder = told["Dir"].as_str().map(PathBuf::from);
+    folder.with_context(|| format!("the Go module {module} {version} cannot be fetched: {}", told["Error"]))
 }
 
 fn folder_of(cache: &Path, module: &str) -> Result<PathBuf> {

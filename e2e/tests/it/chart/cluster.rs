@@ -1,5 +1,6 @@
 //! What a real API server says to the chart.
 
+mod add_ons;
 mod installed;
 mod policies;
 mod roles;

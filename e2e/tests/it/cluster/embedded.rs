@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use testbed::NODE_NAME;
 
-use super::support::{DEADLINE, RELEASE, Receiver, Setting, refused, signing_key, token};
+use super::support::{DEADLINE, RELEASE, Receiver, Setting, apply, refused, signing_key, token};
 
 const WORKLOAD: &str = "statefulset/harborhook";
 const POD: &str = "pod/harborhook-0";
@@ -136,7 +136,7 @@ impl Story {
     }
 
     async fn nothing_accepted_is_lost_with_the_pod(&self) {
-        self.suspend(true).await;
+        self.setting.suspend_endpoint("billing", true).await;
         let orders: Vec<Value> = (0..20).map(|number| json!({"order": number})).collect();
         for order in &orders {
             self.publish(order).await;
@@ -148,7 +148,7 @@ impl Story {
         kubectl.run(["delete", POD]).await.unwrap();
         self.setting.rolled_out(WORKLOAD).await;
         assert_ne!(kubectl.get(POD).await.unwrap()["metadata"]["uid"], before);
-        self.suspend(false).await;
+        self.setting.suspend_endpoint("billing", false).await;
         for order in &orders {
             self.receiver.receive(order).await;
         }
@@ -221,25 +221,7 @@ impl Story {
     }
 
     async fn try_apply(&self, kind: &str, name: &str, spec: Value) -> anyhow::Result<String> {
-        let metadata = json!({"name": name});
-        let object = json!({"apiVersion": "harborhook.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
-        self.setting.tenant.kubectl().apply(&object.to_string()).await
-    }
-
-    async fn suspend(&self, suspend: bool) {
-        let patch = json!({"spec": {"suspend": suspend}}).to_string();
-        let kubectl = self.setting.tenant.kubectl();
-        kubectl.run(["patch", "hep/billing", "--type=merge", "--patch", &patch]).await.unwrap();
-        let programmed = |endpoint: &Value| {
-            let generation = &endpoint["metadata"]["generation"];
-            let conditions = endpoint["status"]["conditions"].as_array();
-            conditions.into_iter().flatten().any(|condition| {
-                condition["type"] == "Programmed"
-                    && condition["status"] == "True"
-                    && condition["observedGeneration"] == *generation
-            })
-        };
-        kubectl.wait_for("hep/billing", "programmed anew", DEADLINE, programmed).await.unwrap();
+        apply(self.setting.tenant.kubectl(), kind, name, spec).await
     }
 
     /// Publishes an event with the tenant's token, for its one endpoint.

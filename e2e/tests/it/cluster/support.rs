@@ -1,5 +1,6 @@
 //! A cluster with a release in it, a receiver for its deliveries, and a producer outside of it.
 
+use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,6 +109,22 @@ impl Setting {
         }
     }
 
+    /// Suspends an endpoint of the tenant, or lets it go on, and waits until that is in effect.
+    pub(super) async fn suspend_endpoint(&self, name: &str, suspend: bool) {
+        let kubectl = self.tenant.kubectl();
+        let (endpoint, patch) = (format!("hep/{name}"), json!({"spec": {"suspend": suspend}}).to_string());
+        kubectl.run(["patch", &endpoint, "--type=merge", "--patch", &patch]).await.unwrap();
+        let programmed = |endpoint: &Value| {
+            let conditions = endpoint["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|condition| {
+                condition["type"] == "Programmed"
+                    && condition["status"] == "True"
+                    && condition["observedGeneration"] == endpoint["metadata"]["generation"]
+            })
+        };
+        kubectl.wait_for(&endpoint, "programmed anew", DEADLINE, programmed).await.unwrap();
+    }
+
     /// A receiver of the test's process that pods reach.
     pub(super) async fn receiver(&self) -> Receiver {
         let arrivals = Arc::new(Arrivals::default());
@@ -122,11 +139,25 @@ impl Setting {
         Receiver { url: format!("http://{exposed}"), host: exposed.to_string(), arrivals }
     }
 
+    /// An address of the API, in which every connection finds a pod that is ready.
+    pub(super) async fn api(&self) -> SocketAddr {
+        let service = self.namespace.kubectl().get(&format!("service/{RELEASE}")).await.unwrap();
+        let address = service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+        self.cluster.reach(SocketAddr::new(address, 80)).await.unwrap()
+    }
+
     /// A way to the API from outside of the cluster, until the pod behind it ends.
     pub(super) async fn producer(&self) -> Producer {
         let forward = self.namespace.kubectl().port_forward(&format!("service/{RELEASE}"), 80).await.unwrap();
         Producer { forward, client: Client::default() }
     }
+}
+
+/// Applies a resource of ours, which may be refused. Answers what kubectl says.
+pub(super) async fn apply(kubectl: &Kubectl, kind: &str, name: &str, spec: Value) -> anyhow::Result<String> {
+    let metadata = json!({"name": name});
+    let object = json!({"apiVersion": "harborhook.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+    kubectl.apply(&object.to_string()).await
 }
 
 /// A token of a namespace's ServiceAccount `default` for Harborhook.

@@ -75,6 +75,21 @@ fn a_new_pool_is_made_scaled_to_its_least_and_then_ready() {
 }
 
 #[test]
+fn a_new_pool_that_may_be_empty_starts_nobody_for_nothing() {
+    for (due, generation, scales) in [(0, 1, vec![(1, 0)]), (1, 1, vec![]), (0, 2, vec![])] {
+        let mut world = world(&json!({"minReplicas": 0}));
+        world.loads.insert("slow".to_owned(), PoolLoad { due, ..load("slow") });
+        let first = plan(&world);
+        carry_out(&mut world, &first);
+        // Somebody has asked for the number that a second generation has.
+        world.deployments.get_mut("release-dispatcher-slow").unwrap().metadata.generation = Some(generation);
+        let second = plan(&world);
+        let found: Vec<_> = second.scales.iter().map(|scale| (scale.from, scale.replicas)).collect();
+        assert_eq!(found, scales, "{due} due, generation {generation}");
+    }
+}
+
+#[test]
 fn what_is_told_once_is_not_told_again() {
     let mut world = applied();
     report(&mut world, healthy(2));

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use dispatcher::ledger::{Ledger, LedgerError, PoolLoad, PoolMetric};
 use dispatcher_core::delivery::split_into_parts;
 use dispatcher_core::id::EventId;
+use dispatcher_core::limits::LEASE;
 use dispatcher_core::table::{EndpointState, Row, TableChange};
 
 use crate::ledger::support::*;
@@ -45,6 +46,16 @@ pub(crate) async fn what_waits_behind_a_gate_is_open_and_not_late(ledger: &Arc<d
     assert_eq!(counts(&load(ledger).await), (2, 0, 6), "one gate is closed, another lets one through");
     publish(ledger, vec![endpoint_row("c", "2", EndpointState::Suspended)]).await;
     assert_eq!(counts(&load(ledger).await), (1, 0, 6));
+}
+
+pub(crate) async fn what_was_late_is_so_on_the_queue_too(ledger: &Arc<dyn Ledger>) {
+    publish(ledger, vec![endpoint_row("a", "1", EndpointState::Active)]).await;
+    for _ in 0..3 {
+        waiting(ledger, "a", NOW).await;
+    }
+    waiting(ledger, "a", HOUR).await;
+    assert_eq!(due(&claim(ledger, 2, LEASE).await).len(), 2);
+    assert_eq!(counts(&load(ledger).await), (3, 0, 4));
 }
 
 pub(crate) async fn loads_of_pools_are_apart_and_in_the_order_asked(ledger: &Arc<dyn Ledger>) {
