@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::confirmation::Confirmation;
 use super::control::Control;
 use super::events::EventWriter;
+use super::generating::SecretMaker;
 use super::issuer::{IssuerSettings, IssuerWatch};
 use super::lease::{Elector, LeaseConfig};
 use super::metrics::OperatorMetrics;
@@ -82,6 +83,7 @@ impl Assembly {
         let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
         let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
         let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone());
+        let (secret_maker, secrets) = (SecretMaker::new(client.clone()), Arc::clone(sources.secrets()));
         let pool_writers = PoolWriters {
             ledger: Arc::clone(&ledger),
             leadership: leadership.clone(),
@@ -97,18 +99,19 @@ impl Assembly {
             replays: desk,
             epoch_floor: elector.epoch_floor(),
             statuses: statuses.clone(),
+            secret_maker: secret_maker.clone(),
             confirmation: Confirmation {
-                client: client.clone(),
+                client,
                 namespace: lease.namespace,
                 lease: lease.name,
                 identity: lease.identity,
             },
-            client,
             readiness,
             metrics,
         });
         tasks.spawn(acted.track_future(run.run(acting.clone())));
         tasks.spawn(acted.track_future(statuses.run(acting.clone())));
+        tasks.spawn(acted.track_future(secret_maker.run(secrets, acting.clone())));
         tasks.spawn(acted.track_future(events.run(acting.clone())));
         tasks.spawn(acted.track_future(pools.run(pool_writers, acting.clone())));
         tasks.spawn(acted.track_future(replays.run(acting.clone())));
