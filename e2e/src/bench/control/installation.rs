@@ -78,9 +78,9 @@ impl Installation {
             command.arg(&key_file).args(["--database", &storage.database(), "--queue", storage.broker()]);
             Child::start(name, &mut command)
         };
-        let mut ingest = start("ingest", &["ingest", "--listen", "127.0.0.1:0"])?;
-        let ingest_address = ingest.address("api").await?;
-        let mut dispatchers = vec![Process::of(ingest).await?];
+        let mut accepting = Process::of(start("ingest", &["ingest", "--listen", "127.0.0.1:0"])?).await?;
+        let ingest = accepting.child.address("api").await?;
+        let mut dispatchers = vec![accepting];
         for name in DELIVERERS {
             dispatchers.push(Process::of(start(name, &[["deliver"].as_slice(), &REACHABLE].concat())?).await?);
         }
@@ -89,7 +89,6 @@ impl Installation {
         }
         let fleet = Fleet { endpoints, receiver: sink.address };
         fleet.create(&api).await?;
-        let ingest = ingest_address;
         Ok(Self { operator: None, dispatchers, ingest, fleet, api, storage, key_file, kubeconfig, _files: files })
     }
 
