@@ -210,6 +210,8 @@ pub const LEDGER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const UNUSABLE_ENDPOINT_PAUSE: Duration = Duration::from_secs(10);
 /// How often a process tells the ledger that it is alive.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon after a heartbeat another one may tell of a table that was loaded since: the operator waits to hear of it.
+pub const HEARTBEAT_NEWS_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest pause between two heartbeats that does not break their row: one may come late, or be lost.
 pub const HEARTBEAT_GAP_MAX: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as dead: what it holds in flight is taken back. More than the gap, so that no

@@ -1,9 +1,13 @@
-//! Tells the ledger each second that the process lives, and learns by how much the clocks differ.
+//! Tells the ledger each second that the process lives and with which routing table, at once when that is a new one, and
+//! learns by how much the clocks differ.
 
 use std::sync::Arc;
 
-use dispatcher_core::limits::{HEARTBEAT_DEAD_AFTER, HEARTBEAT_INTERVAL, LEDGER_RETRY_PAUSE_MIN, READINESS_DEADLINE};
-use tokio::time::{Instant, sleep, timeout};
+use dispatcher_core::limits::{
+    HEARTBEAT_DEAD_AFTER, HEARTBEAT_INTERVAL, HEARTBEAT_NEWS_INTERVAL, LEDGER_RETRY_PAUSE_MIN, READINESS_DEADLINE,
+};
+use dispatcher_core::table::TableVersion;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -54,9 +58,12 @@ impl Beating {
         loop {
             let began = Instant::now();
             match timeout(HEARTBEAT_DEAD_AFTER, self.beat()).await {
-                Ok(Ok(())) => {
+                Ok(Ok(told)) => {
                     pause = LEDGER_RETRY_PAUSE_MIN;
-                    sleep(HEARTBEAT_INTERVAL.saturating_sub(began.elapsed())).await;
+                    tokio::select! {
+                        () = sleep_until(began + HEARTBEAT_INTERVAL) => {}
+                        () = self.loaded_another(told) => sleep_until(began + HEARTBEAT_NEWS_INTERVAL).await,
+                    }
                 }
                 failed => {
                     self.metrics.ledger_failed(Role::Heartbeat);
@@ -70,14 +77,24 @@ impl Beating {
         }
     }
 
-    /// Beats once.
-    pub(super) async fn beat(&self) -> Result<(), LedgerError> {
+    /// Waits until another table is in use than the one that the ledger was told of.
+    async fn loaded_another(&self, told: TableVersion) {
+        let mut snapshot = self.snapshot.clone();
+        let ended = snapshot.wait_for(|snapshot| snapshot.version != told).await.is_err();
+        if ended {
+            // Nothing is loaded any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Beats once; answers the table that was told.
+    pub(super) async fn beat(&self) -> Result<TableVersion, LedgerError> {
         let began = Instant::now();
         let table_version = self.snapshot.borrow().version;
         let heartbeat = Heartbeat { instance: self.instance, role: self.role, pool: self.pool.clone(), table_version };
         let beat = self.ledger.beat(heartbeat).await?;
         self.probe.beat_accepted(began);
         self.metrics.set_clock_offset(beat.clock_offset_ms);
-        Ok(())
+        Ok(table_version)
     }
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
@@ -13,6 +14,7 @@ use tokio::process::{ChildStdout, Command};
 use super::usage;
 
 const START_DEADLINE: Duration = Duration::from_mins(1);
+const END_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running process. It is killed when dropped.
 pub struct Child {
@@ -65,6 +67,21 @@ impl Child {
     /// Largest resident memory so far.
     pub fn peak_memory_mebibytes(&self) -> Result<f64> {
         usage::peak_memory_mebibytes(self.id()?)
+    }
+
+    /// Largest resident memory so far, in megabytes.
+    pub fn peak_memory_megabytes(&self) -> Result<f64> {
+        Ok(self.peak_memory_mebibytes()? * 1.048_576)
+    }
+
+    /// Asks it to end in order, and waits until it has.
+    pub async fn end(mut self) -> Result<()> {
+        let id = Pid::from_raw(self.id()?.cast_signed()).context("a process has an id")?;
+        kill_process(id, Signal::TERM)?;
+        let ended = tokio::time::timeout(END_DEADLINE, self.process.wait()).await;
+        let status = ended.with_context(|| format!("{} does not end", self.name))??;
+        ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(())
     }
 
     /// Ends it.

@@ -21,22 +21,35 @@ pub struct Row {
     pub pipeline: Option<f64>,
     /// Value divided by that of the bare pipeline, or else by that of the bare client, or by what the row says.
     pub ratio: Option<f64>,
+    /// The most that the value may be, where that was promised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// Whether it is not more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<bool>,
 }
 
 impl Row {
     /// A figure with its yardstick.
     pub fn new(row: impl Into<String>, unit: &'static str, value: f64, relay: Option<f64>) -> Self {
-        Self { row: row.into(), unit, value, relay, pipeline: None, ratio: relay.map(|relay| value / relay) }
+        let ratio = relay.map(|relay| value / relay);
+        Self { row: row.into(), unit, value, relay, pipeline: None, ratio, at_most: None, held: None }
     }
 
     /// A figure whose yardstick is the bare pipeline.
     pub fn beside_pipeline(row: impl Into<String>, unit: &'static str, value: f64, pipeline: f64) -> Self {
-        Self { row: row.into(), unit, value, relay: None, pipeline: Some(pipeline), ratio: Some(value / pipeline) }
+        Self { pipeline: Some(pipeline), ratio: Some(value / pipeline), ..Self::new(row, unit, value, None) }
     }
 
     /// A figure whose yardstick is another one of Harborhook.
     pub fn beside(row: impl Into<String>, unit: &'static str, value: f64, other: f64) -> Self {
-        Self { row: row.into(), unit, value, relay: None, pipeline: None, ratio: Some(value / other) }
+        Self { ratio: Some(value / other), ..Self::new(row, unit, value, None) }
+    }
+
+    /// The same with the most that was promised beside it.
+    #[must_use]
+    pub fn at_most(self, at_most: f64) -> Self {
+        Self { at_most: Some(at_most), held: Some(self.value <= at_most), ..self }
     }
 }
 
@@ -51,14 +64,20 @@ pub fn write_json(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
 
 /// Writes rows as a table for people.
 pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
-    let heads = ["UNIT", "VALUE", "RELAY", "PIPELINE", "RATIO"];
-    let [unit, value, relay, pipeline, ratio] = heads;
-    writeln!(out, "{:<36} {unit:>14} {value:>12} {relay:>12} {pipeline:>12} {ratio:>7}", "ROW")?;
+    let heads = ["UNIT", "VALUE", "RELAY", "PIPELINE", "RATIO", "AT MOST", "HELD"];
+    let [unit, value, relay, pipeline, ratio, at_most, held] = heads;
+    writeln!(out, "{:<38} {unit:>14} {value:>12} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}", "ROW")?;
     for row in rows {
         let figure = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.2}"));
         let (relay, pipeline) = (figure(row.relay), figure(row.pipeline));
         let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
-        writeln!(out, "{:<36} {:>14} {:>12.2} {relay:>12} {pipeline:>12} {ratio:>7}", row.row, row.unit, row.value)?;
+        let at_most = row.at_most.map_or_else(|| "-".to_owned(), |at_most| at_most.to_string());
+        let held = row.held.map_or("-", |held| if held { "yes" } else { "NO" });
+        writeln!(
+            out,
+            "{:<38} {:>14} {:>12.2} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}",
+            row.row, row.unit, row.value
+        )?;
     }
     Ok(())
 }
@@ -95,5 +114,16 @@ mod tests {
         write_json(&mut out, &[Row::new("one_to_one", "deliveries/s", 5.0, Some(10.0))]).unwrap();
         let expected = r#"{"row":"one_to_one","unit":"deliveries/s","value":5.0,"relay":10.0,"ratio":0.5}"#;
         assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
+    }
+
+    #[test]
+    fn a_promise_is_held_up_to_its_bound() {
+        let row = |value| Row::new("start", "s", value, None).at_most(30.0);
+        assert_eq!((row(30.0).held, row(30.1).held), (Some(true), Some(false)));
+        let mut out = Vec::new();
+        write_table(&mut out, &[row(31.5)]).unwrap();
+        let table = String::from_utf8(out).unwrap();
+        let cells: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(cells, ["start", "s", "31.50", "-", "-", "-", "30", "NO"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The run: which pairs, how often, how long.
+//! The run: what is measured, how often, how long.
 
 use std::time::Duration;
 
@@ -7,14 +7,23 @@ use clap::ValueEnum;
 
 use super::report::Row;
 use super::sink::Sink;
-use super::{distributed, embedded};
+use super::{control, distributed, embedded};
 
 /// Rates of the latency rows, in events a second.
 pub const RATES: [u32; 3] = [200, 600, 2_000];
 /// Percentiles of the latency rows.
 pub const PERCENTILES: [usize; 2] = [50, 99];
 
-/// What is measured.
+/// Half of Harborhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Plane {
+    /// Events: accepted and delivered.
+    Data,
+    /// Resources: planned and told of.
+    Control,
+}
+
+/// What the data plane is measured on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pair {
     /// SQLite and the in-process queue.
@@ -23,7 +32,18 @@ pub enum Pair {
     Distributed,
 }
 
-/// How much a run does.
+/// What is measured, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Pairs of the data plane, in this order.
+    pub pairs: Vec<Pair>,
+    /// How much is done for each.
+    pub effort: Effort,
+    /// How much is done for the control plane; `None` leaves it out.
+    pub control: Option<control::Effort>,
+}
+
+/// How much a run of the data plane does.
 #[derive(Clone, Debug)]
 pub struct Effort {
     /// Repeats, of which medians are taken.
@@ -62,8 +82,9 @@ impl Effort {
     }
 }
 
-/// Measures the pairs and answers the rows.
-pub async fn run(pairs: &[Pair], effort: &Effort) -> Result<Vec<Row>> {
+/// Measures what is selected and answers the rows.
+pub async fn run(selection: Selection) -> Result<Vec<Row>> {
+    let Selection { pairs, effort, control } = selection;
     let names = distributed::names();
     for only in &effort.only {
         ensure!(names.contains(only), "there is no row {only}: use {}", names.join(", "));
@@ -72,9 +93,12 @@ pub async fn run(pairs: &[Pair], effort: &Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for pair in pairs {
         rows.extend(match pair {
-            Pair::Embedded => embedded::measure(&sink, effort).await?,
-            Pair::Distributed => Box::pin(distributed::measure(&sink, effort)).await?,
+            Pair::Embedded => embedded::measure(&sink, &effort).await?,
+            Pair::Distributed => Box::pin(distributed::measure(&sink, &effort)).await?,
         });
+    }
+    if let Some(effort) = control {
+        rows.extend(Box::pin(control::measure(&sink, effort)).await?);
     }
     Ok(rows)
 }

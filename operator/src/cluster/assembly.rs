@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::confirmation::Confirmation;
 use super::control::Control;
 use super::events::EventWriter;
+use super::generating::SecretMaker;
 use super::issuer::{IssuerSettings, IssuerWatch};
 use super::lease::{Elector, LeaseConfig};
 use super::metrics::OperatorMetrics;
@@ -83,6 +84,7 @@ impl Assembly {
         let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
         let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
         let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone(), lead.clone());
+        let (secret_maker, secrets) = (SecretMaker::new(client.clone()), Arc::clone(sources.secrets()));
         let pool_writers = PoolWriters {
             ledger: Arc::clone(&ledger),
             lead: lead.clone(),
@@ -106,13 +108,14 @@ impl Assembly {
             replays: desk,
             epoch_floor: elector.epoch_floor(),
             statuses: statuses.clone(),
-            confirmation: Confirmation { client: client.clone(), namespace: lease.namespace, lease: lease.name },
-            client,
+            secret_maker: secret_maker.clone(),
+            confirmation: Confirmation { client, namespace: lease.namespace, lease: lease.name },
             readiness,
             metrics,
         });
         tasks.spawn(acted.track_future(run.run(acting.clone())));
         tasks.spawn(acted.track_future(statuses.run(acting.clone())));
+        tasks.spawn(acted.track_future(secret_maker.run(secrets, acting.clone())));
         tasks.spawn(acted.track_future(events.run(acting.clone())));
         tasks.spawn(acted.track_future(pools.run(pool_writers, acting.clone())));
         tasks.spawn(acted.track_future(replays.run(acting.clone())));

@@ -2,14 +2,14 @@
 //!
 //! [`sources`] follows what is there (`watch`, `namespaces`, [`secrets`]); [`control`] plans it and publishes the routing
 //! table; [`run`] drives both while this process leads ([`lease`]), and hands on what is to be written: [`status`],
-//! [`events`], [`secret`].
+//! [`events`], [`generating`].
 
 pub mod assembly;
 pub mod confirmation;
 pub mod control;
 pub mod events;
 pub mod failure;
-mod generating;
+pub mod generating;
 pub mod issuer;
 pub mod lease;
 pub mod metrics;

@@ -10,14 +10,13 @@ use dispatcher_core::limits::{
     CONFIRMATION_LOOK_INTERVAL, LEDGER_LOOK_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, PLAN_INTERVAL_MIN,
 };
 use dispatcher_core::table::IssuerRow;
-use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::confirmation::Confirmation;
 use super::control::{Control, Look};
-use super::generating::Generating;
+use super::generating::SecretMaker;
 use super::lease::{EpochFloor, Lead, Leadership};
 use super::metrics::OperatorMetrics;
 use super::pools::DeclaredPools;
@@ -51,8 +50,8 @@ pub struct RunConfig {
     pub statuses: StatusWriter,
     /// Where removals are confirmed.
     pub confirmation: Confirmation,
-    /// The API server, for Secrets that are made.
-    pub client: Client,
+    /// Who makes Secrets.
+    pub secret_maker: SecretMaker,
     /// Where the loop tells how it does.
     pub readiness: Readiness,
     /// What is counted.
@@ -63,7 +62,6 @@ pub struct RunConfig {
 pub struct Run {
     config: RunConfig,
     world: World,
-    generating: Generating,
     /// Whether Secrets that may not be made are marked in the world.
     has_marks: bool,
     withheld: Option<Withheld>,
@@ -75,14 +73,12 @@ pub struct Run {
 impl Run {
     /// Begins with nothing.
     pub fn new(config: RunConfig) -> Self {
-        let generating = Generating::new(config.client.clone());
         // Of pools, only those are there that somebody declares.
         let mut world = World::default();
         world.set_dispatchers([], &[]);
         Self {
             config,
             world,
-            generating,
             has_marks: false,
             withheld: None,
             confirmed: None,
@@ -94,7 +90,7 @@ impl Run {
     /// Runs until it is told to stop.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut next_look: Option<Instant> = None;
-        let mut last_look: Option<Instant> = None;
+        let mut earliest = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -105,24 +101,21 @@ impl Run {
                 }
                 Ok(()) = self.config.issuers.changed() => {}
                 () = self.config.replays.reported() => {}
-                (namespace, name) = self.generating.ended() => {
-                    self.config.sources.secrets().look_again(&namespace, &name);
-                    continue;
-                }
                 () = until(next_look) => {}
             }
-            if let Some(last) = last_look {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = sleep_until(last + PLAN_INTERVAL_MIN) => {}
-                }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until(earliest) => {}
             }
-            last_look = Some(Instant::now());
+            let began = Instant::now();
             let looking = self.step();
             let pause = tokio::select! {
                 () = shutdown.cancelled() => return,
                 pause = looking => pause,
             };
+            // Among very many resources a look takes a while, and others need the processor too.
+            let rest = began.elapsed().min(LEDGER_LOOK_INTERVAL);
+            earliest = (began + PLAN_INTERVAL_MIN).max(Instant::now() + rest);
             next_look = pause.map(|pause| Instant::now() + pause);
         }
     }
@@ -140,6 +133,7 @@ impl Run {
             self.config.control.step_down();
             self.config.statuses.clear();
             self.config.replays.order(Vec::new(), None);
+            self.config.secret_maker.clear();
             self.withheld = None;
             // Whoever follows does without the ledger.
             self.config.readiness.set_ledger(None);
@@ -188,7 +182,7 @@ impl Run {
         if self.config.lead.now() == leadership {
             self.config.statuses.want_all(&PLANNED_KINDS, look.statuses);
             self.config.replays.order(look.replays, Some(epoch));
-            self.generating.want(look.generate_secrets, Instant::now());
+            self.config.secret_maker.want(look.generate_secrets);
         }
         look.next_look_in.map_or(LEDGER_LOOK_INTERVAL, |pause| pause.clamp(PLAN_INTERVAL_MIN, LEDGER_LOOK_INTERVAL))
     }
@@ -199,6 +193,7 @@ impl Run {
             tracing::warn!(%error, "another leader has written the routing table; nothing is written until this one leads again");
             self.config.statuses.clear();
             self.config.replays.order(Vec::new(), None);
+            self.config.secret_maker.clear();
             self.config.epoch_floor.raise(*present);
             return LEDGER_LOOK_INTERVAL;
         }
@@ -228,10 +223,10 @@ impl Run {
     }
 
     fn mark_secrets(&mut self) {
-        let is_forbidden = self.generating.is_forbidden();
+        let is_forbidden = self.config.secret_maker.is_forbidden();
         if is_forbidden || self.has_marks {
             self.world.secrets = self.config.sources.secrets().secrets();
-            self.generating.mark(&mut self.world.secrets);
+            self.config.secret_maker.mark(&mut self.world.secrets);
             self.has_marks = is_forbidden;
         }
     }

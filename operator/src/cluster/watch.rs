@@ -4,7 +4,6 @@ mod object;
 mod state;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +13,8 @@ use crds::Kind;
 use dispatcher_core::limits::{
     WATCH_PAGE_OBJECTS_MAX, WATCH_RETRY_PAUSE_MAX, WATCH_RETRY_PAUSE_MIN, WATCH_SECONDS_MAX,
 };
-use futures::{Stream, StreamExt};
-use kube::core::{DynamicObject, ObjectMeta};
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -45,15 +44,24 @@ pub struct Store<K> {
 }
 
 struct Content<K> {
-    objects: HashMap<(String, String), Kept<K>>,
+    objects: HashMap<Place, Kept<K>>,
     is_synced: bool,
 }
+
+/// Namespace and name.
+type Place = (String, String);
 
 /// An object of a store.
 struct Kept<K> {
     object: Arc<K>,
     /// What is wrong with it, if it is not understood.
     malformed: Option<String>,
+}
+
+/// What an API server sent, read.
+struct Placed<K> {
+    place: Option<Place>,
+    kept: Option<Kept<K>>,
 }
 
 impl<K> Default for Store<K> {
@@ -95,54 +103,65 @@ impl<K: WatchedResource> Store<K> {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    fn put(&self, object: DynamicObject) {
-        let Some((place, kept)) = understand(object) else { return };
-        keep(&mut self.content().objects, place, kept);
+    /// Reads an object. One that is here already stays the very same.
+    fn read(&self, object: DynamicObject) -> Placed<K> {
+        let place = object.metadata.namespace.clone().zip(object.metadata.name.clone());
+        let version = &object.metadata.resource_version;
+        let known = place.as_ref().and_then(|place| {
+            let content = self.content();
+            let known = content.objects.get(place)?;
+            (version.is_some() && known.object.meta().resource_version == *version).then(|| known.clone())
+        });
+        let kept = known.or_else(|| {
+            let Understood { object, malformed } = object::understand::<K>(object)?;
+            Some(Kept { object: Arc::new(object), malformed })
+        });
+        Placed { place, kept }
+    }
+
+    /// Takes an object; answers whether more of it is new than its status.
+    fn put(&self, place: Place, kept: Kept<K>) -> bool {
+        let before = self.content().objects.insert(place, kept.clone());
+        let is_news = before.is_none_or(|before| !kept.differs_in_status_only(&before));
+        if is_news {
+            self.changed();
+        }
+        is_news
+    }
+
+    fn remove(&self, place: &Place) {
+        self.content().objects.remove(place);
         self.changed();
     }
 
-    fn remove(&self, metadata: ObjectMeta) {
-        if let Some(place) = place(metadata) {
-            self.content().objects.remove(&place);
-            self.changed();
-        }
-    }
-
-    /// Takes a whole list. What has not changed stays the very same object.
-    fn replace(&self, listed: HashMap<(String, String), Kept<K>>) {
+    /// Takes a whole list.
+    fn replace(&self, listed: HashMap<Place, Kept<K>>) {
         let mut content = self.content();
-        content.objects.retain(|place, _| listed.contains_key(place));
-        for (place, kept) in listed {
-            keep(&mut content.objects, place, kept);
-        }
+        content.objects = listed;
         content.is_synced = true;
         drop(content);
         self.changed();
     }
 }
 
-fn keep<K: WatchedResource>(objects: &mut HashMap<(String, String), Kept<K>>, place: (String, String), kept: Kept<K>) {
-    match objects.entry(place) {
-        Entry::Occupied(mut before) => {
-            let version = |kept: &Kept<K>| kept.object.meta().resource_version.clone();
-            let is_same = version(before.get()).is_some() && version(before.get()) == version(&kept);
-            if !is_same {
-                before.insert(kept);
-            }
-        }
-        Entry::Vacant(free) => drop(free.insert(kept)),
+impl<K> Clone for Kept<K> {
+    fn clone(&self) -> Self {
+        Self { object: Arc::clone(&self.object), malformed: self.malformed.clone() }
     }
 }
 
-fn understand<K: WatchedResource>(object: DynamicObject) -> Option<((String, String), Kept<K>)> {
-    let Understood { object, malformed } = object::understand::<K>(object)?;
-    let meta = object.meta();
-    let place = (meta.namespace.clone()?, meta.name.clone()?);
-    Some((place, Kept { object: Arc::new(object), malformed }))
-}
-
-fn place(metadata: ObjectMeta) -> Option<(String, String)> {
-    Some((metadata.namespace?, metadata.name?))
+impl<K: WatchedResource> Kept<K> {
+    /// Whether nothing that is planned from differs. An API server counts the generations of all but status and metadata.
+    fn differs_in_status_only(&self, before: &Self) -> bool {
+        let (now, before_meta) = (self.object.meta(), before.object.meta());
+        now.generation.is_some()
+            && now.generation == before_meta.generation
+            && now.uid == before_meta.uid
+            && now.labels == before_meta.labels
+            && now.annotations == before_meta.annotations
+            && now.deletion_timestamp == before_meta.deletion_timestamp
+            && self.malformed == before.malformed
+    }
 }
 
 /// Watches one kind into a store.
@@ -170,8 +189,10 @@ impl<K: WatchedResource> Watch<K> {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
+        // Read as it comes: what an API server sends is many times as large as what is kept of it.
+        let read = |event| read(event, |object| self.store.read(object));
         let follow = follow(
-            || watcher::watcher(api.clone(), config()),
+            || watcher::watcher(api.clone(), config()).map_ok(read),
             |event| self.take(event),
             (&self.states, &name),
             self.resync,
@@ -179,13 +200,32 @@ impl<K: WatchedResource> Watch<K> {
         shutdown.run_until_cancelled(follow).await;
     }
 
-    fn take(&self, event: Arrived<DynamicObject>) {
-        match event {
-            Arrived::Put(object) => self.store.put(object),
-            Arrived::Gone(object) => self.store.remove(object.metadata),
-            Arrived::List(objects) => self.store.replace(objects.into_iter().filter_map(understand).collect()),
+    /// A status alone makes nobody plan: most are what the last plan asked for.
+    fn take(&self, event: Arrived<Placed<K>>) {
+        let is_news = match event {
+            Arrived::Put(Placed { place, kept }) => {
+                place.zip(kept).is_some_and(|(place, kept)| self.store.put(place, kept))
+            }
+            Arrived::Gone(Placed { place, .. }) => place.inspect(|place| self.store.remove(place)).is_some(),
+            Arrived::List(objects) => {
+                let listed = objects.into_iter().filter_map(|placed| placed.place.zip(placed.kept));
+                self.store.replace(listed.collect());
+                true
+            }
+        };
+        if is_news {
+            self.changed.notify_one();
         }
-        self.changed.notify_one();
+    }
+}
+
+fn read<A, B>(event: Event<A>, mut read: impl FnMut(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(object) => Event::Apply(read(object)),
+        Event::Delete(object) => Event::Delete(read(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(read(object)),
+        Event::InitDone => Event::InitDone,
     }
 }
 
@@ -273,5 +313,63 @@ impl WatchedResource for crds::Subscription {
 
     fn least_spec() -> Value {
         json!({"eventTypes": []})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::Endpoint;
+
+    use super::*;
+
+    fn placed(store: &Store<Endpoint>, version: &str, metadata: &Value, status: &Value) -> (Place, Kept<Endpoint>) {
+        let mut object = json!({
+            "apiVersion": crds::API_VERSION, "kind": "Endpoint", "spec": {"url": "https://example.com/"},
+            "metadata": {"name": "e", "namespace": "shop", "uid": "u", "generation": 1}, "status": status,
+        });
+        for (field, value) in metadata.as_object().unwrap() {
+            object["metadata"][field] = value.clone();
+        }
+        object["metadata"]["resourceVersion"] = version.into();
+        let Placed { place, kept } = store.read(serde_json::from_value(object).unwrap());
+        (place.unwrap(), kept.unwrap())
+    }
+
+    #[test]
+    fn a_status_alone_is_kept_and_is_no_news() {
+        let store = Store::<Endpoint>::default();
+        let put = |version: &str, metadata: Value, status: Value| {
+            let (place, kept) = placed(&store, version, &metadata, &status);
+            store.put(place, kept)
+        };
+        assert!(put("1", json!({}), json!({})), "it is new");
+        assert!(!put("2", json!({"managedFields": [{"manager": "x"}]}), json!({"host": "example.com"})));
+        for (version, metadata) in [
+            ("3", json!({"generation": 2})),
+            ("4", json!({"generation": 2, "labels": {"team": "a"}})),
+            ("5", json!({"generation": 2, "labels": {"team": "a"}, "annotations": {"note": "x"}})),
+            ("6", json!({"generation": 2, "uid": "v"})),
+        ] {
+            assert!(put(version, metadata, json!({"host": "example.com"})), "{version}");
+        }
+        let (mut objects, mut malformed) = (Vec::new(), Vec::new());
+        store.add_to(&mut objects, &mut malformed);
+        assert_eq!(objects[0].status.as_ref().unwrap().host.as_deref(), Some("example.com"));
+        assert_eq!((objects.len(), malformed.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_listed_anew_and_has_not_changed_stays_the_very_same_object() {
+        let store = Store::<Endpoint>::default();
+        let (place, first) = placed(&store, "1", &json!({}), &json!({}));
+        store.replace(HashMap::from([(place, first.clone())]));
+        let (_, again) = placed(&store, "1", &json!({}), &json!({}));
+        assert!(store.is_synced() && Arc::ptr_eq(&first.object, &again.object));
+        let (_, other) = placed(&store, "2", &json!({}), &json!({}));
+        assert!(!Arc::ptr_eq(&first.object, &other.object));
+        store.replace(HashMap::new());
+        let (mut objects, mut malformed) = (Vec::new(), Vec::new());
+        store.add_to(&mut objects, &mut malformed);
+        assert!(objects.is_empty());
     }
 }

@@ -153,16 +153,20 @@ impl<'a> Statuses<'a> {
         let Some(version) = planned.row_version else {
             return (False, Reason::Waiting, "The change is about to be published".to_owned());
         };
-        let was_programmed = find(previous, ConditionType::Programmed).is_some_and(|condition| {
-            condition.status == True.as_str() && condition.observed_generation == Some(generation)
-        });
+        let before = find(previous, ConditionType::Programmed)
+            .filter(|condition| condition.status == True.as_str() && condition.observed_generation == Some(generation));
+        let programmed = (True, Reason::Programmed, "Every dispatcher has loaded this generation".to_owned());
+        // Nor does it tell of processes that come and go: with each of their pauses, every resource would.
+        if before.is_some_and(|condition| condition.reason == Reason::Programmed.as_str()) {
+            return programmed;
+        }
         let (running, up_to_date) = (processes.running(), processes.up_to_date(version));
         if running == 0 {
             let message = "No dispatcher runs; one that starts loads this generation first";
             return (True, Reason::PoolAtZero, message.to_owned());
         }
-        if was_programmed || up_to_date >= running {
-            return (True, Reason::Programmed, "Every dispatcher has loaded this generation".to_owned());
+        if before.is_some() || up_to_date >= running {
+            return programmed;
         }
         self.look_in(PROGRAMMED_LOOK_INTERVAL);
         (False, Reason::Waiting, format!("{up_to_date}/{running} dispatchers have loaded this generation"))

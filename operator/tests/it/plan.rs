@@ -416,8 +416,12 @@ fn programmed_counts_dispatchers_until_all_have_loaded_it_once() {
     assert_eq!(harness.endpoint_condition("e", ConditionType::Reconciling).reason, word(Reason::Progressing));
     assert_eq!(set(&mut harness, 3, 3).reason, word(Reason::Programmed));
     assert_eq!(set(&mut harness, 4, 3).reason, word(Reason::Programmed), "it stays True");
+    assert_eq!(set(&mut harness, 0, 0).reason, word(Reason::Programmed), "whoever starts loads it first");
+
+    let mut harness = Harness::of(&good(""));
     let at_zero = set(&mut harness, 0, 0);
     assert_eq!((at_zero.reason, at_zero.status.as_str()), (word(Reason::PoolAtZero), "True"));
+    assert_eq!(set(&mut harness, 2, 2).reason, word(Reason::Programmed));
 }
 
 #[test]

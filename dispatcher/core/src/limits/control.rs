@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// How soon a plan is made again while dispatchers have not loaded a change yet.
 pub const PROGRAMMED_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Shortest time between two plans: what changes meanwhile is planned together.
+/// Shortest time between two plans: what changes meanwhile is planned together. A plan that takes long is followed by a
+/// pause as long as it.
 pub const PLAN_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Most routes that may go at once without a confirmation, however large their share.
 pub const REMOVAL_ROUTES_MAX: usize = 50;
