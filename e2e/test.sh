@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every check and every test. Installs what they need beside Rust: a C compiler for the bundled SQLite and
 # the TLS library, npm for the payloads of the end-to-end test, and what PostgreSQL, RabbitMQ and Kubernetes are made
-# with. Go, where it is missing or too old, is fetched by e2e/cluster/build.sh.
+# with. Go, where it is missing or too old, is fetched by e2e/cluster/go.sh.
 # Servers that run already are used instead when HARBORHOOK_TEST_DATABASE_URL, HARBORHOOK_TEST_AMQP_URL and
 # HARBORHOOK_E2E_KUBECONFIG name them.
 set -euo pipefail

@@ -194,7 +194,7 @@ pub async fn go_programs(module: &str) -> Result<Option<PathBuf>> {
 /// `None` where a cluster cannot be had either.
 pub async fn go_module(module: &str, version: &str) -> Result<Option<PathBuf>> {
     let environment = Environment::read()?;
-    if let Some(missing) = missing::missing(&[cluster::GO]) {
+    if let Some(missing) = missing::missing(&[root::MMDEBSTRAP]) {
         return or_skip(Err(missing), &environment, "Kubernetes cluster", "leave out the tests that need one");
     }
     cluster::fetch(module, version).await.map(Some)

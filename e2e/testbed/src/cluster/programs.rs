@@ -60,17 +60,17 @@ pub(crate) fn prepare(environment: &Environment, module: &str) -> Result<PathBuf
 
 /// Folder with the files of a Go module, which Go keeps where it keeps those that it builds from.
 pub(crate) async fn fetch(module: &str, version: &str) -> Result<PathBuf> {
-    let mut go = tokio::process::Command::new(GO.0);
+    let mut go = tokio::process::Command::new("bash");
     // Outside of any module, so that no other one has a say.
-    go.args(["mod", "download", "-json", &format!("{module}@{version}")]).current_dir("/").stdin(Stdio::null());
-    let output = go.output().await.context("go does not start")?;
+    go.arg(Path::new(SOURCES).join("go.sh")).args(["mod", "download", "-json", &format!("{module}@{version}")]);
+    let output = go.current_dir("/").stdin(Stdio::null()).output().await.context("bash does not start")?;
     let told: Value = serde_json::from_slice(&output.stdout).context("go mod download wrote no JSON")?;
     let folder = told["Dir"].as_str().map(PathBuf::from);
     folder.with_context(|| format!("the Go module {module} {version} cannot be fetched: {}", told["Error"]))
 }
 
 fn folder_of(cache: &Path, module: &str) -> Result<PathBuf> {
-    let mut files = vec![Path::new(SOURCES).join("build.sh")];
+    let mut files = ["build.sh", "go.sh"].map(|script| Path::new(SOURCES).join(script)).to_vec();
     files_below(&Path::new(SOURCES).join(module), &mut files)?;
     let mut parts = Vec::new();
     for file in files {
