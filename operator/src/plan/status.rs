@@ -183,7 +183,8 @@ impl<'a> Statuses<'a> {
             state: Some(state.as_str().to_owned()),
             success: facts.and_then(|facts| facts::success(facts.attempts, facts.succeeded)).map(ToOwned::to_owned),
             p95: facts.and_then(|facts| facts.p95).map(facts::duration),
-            pending: facts.map(|facts| facts::count(facts.pending)),
+            // The ledger says nothing of an endpoint that it has just heard of: nothing waits.
+            pending: Some(facts::count(facts.map_or(0, |facts| facts.pending))),
             oldest_time: facts.and_then(|facts| facts.oldest_unix_ms).map(|unix_ms| time(facts::minute(unix_ms))),
             last_code: facts.and_then(|facts| facts.last_status_code).map(i32::from),
             measured_time: facts.map(|_| time(self.now_unix_ms)),

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
+use dispatcher_core::limits::FACTS_LOOK_INTERVAL;
 use hyper::StatusCode;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
@@ -143,6 +144,24 @@ impl Installation {
                 Ok(()) => return Ok(()),
             }
         }
+    }
+
+    /// Waits until no status waits to be written, not even for facts.
+    pub(super) async fn wait_until_quiet(&self) -> Result<()> {
+        let is_quiet = |metrics: &str| {
+            let series = |change: &str| format!("harborhook_operator_statuses_waiting{{change=\"{change}\"}}");
+            ["conditions", "facts"].iter().all(|change| count(metrics, &series(change)) < 1.0)
+        };
+        // Facts are looked at anew each few seconds.
+        let (mut quiet_since, deadline) = (Instant::now(), Instant::now() + READY_DEADLINE);
+        while quiet_since.elapsed() < FACTS_LOOK_INTERVAL * 2 {
+            if !is_quiet(&self.operator()?.metrics().await?) {
+                quiet_since = Instant::now();
+                ensure!(quiet_since < deadline, "statuses are still written after {READY_DEADLINE:?}");
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
     }
 
     /// Reads the state of the ledger.

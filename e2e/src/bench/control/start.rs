@@ -42,6 +42,7 @@ pub(super) async fn first(prefix: &str, installation: &mut Installation) -> Resu
 
 /// Everything is as it should be: until the operator is ready and has planned, and what it writes then.
 pub(super) async fn again(prefix: &str, installation: &mut Installation, idle: Duration) -> Result<Vec<Row>> {
+    installation.wait_until_quiet().await?;
     installation.stop_operator().await?;
     sleep(STATISTICS_DELAY).await;
     let (before, ledger_before) = (installation.api.writes().await?, installation.ledger().await?);
@@ -60,6 +61,7 @@ pub(super) async fn again(prefix: &str, installation: &mut Installation, idle: D
     Ok(vec![
         row("", "s", started.as_secs_f64()).at_most(START_SECONDS_MAX),
         row("_api_writes", "writes", writes.all()).at_most(0.0),
+        row("_status_writes", "writes", writes.statuses()),
         row("_lease_writes", "writes", writes.leases()),
         row("_table_writes", "rows", number(u64::try_from(ledger_writes)?)).at_most(0.0),
         row("_cpu", "s", operator.cpu()?.as_secs_f64()),
