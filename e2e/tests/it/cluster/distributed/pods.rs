@@ -23,7 +23,7 @@ impl Story {
         let mut names = pods["items"].as_array().unwrap().iter().filter_map(|pod| pod["metadata"]["name"].as_str());
         let dispatcher = names.find(|name| name.contains("dispatcher-default")).unwrap();
 
-        let copies = self.billing.look(|seen| seen.copies());
+        let copies = self.billing.look(Seen::copies);
         let published = self.invoices(EVENTS).await;
         self.billing.until("much is in flight", |seen| seen.in_flight >= IN_FLIGHT).await;
         kubectl.run(["delete", "pod", dispatcher, "--force", "--grace-period=0"]).await.unwrap();

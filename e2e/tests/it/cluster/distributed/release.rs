@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::scaling::{POOL, POOL_DEPLOYMENT};
 use super::{BILLING, DEPLOYMENTS, INVOICES, ORDERS, PARTNERS, Story};
+use crate::cluster::counting::Seen;
 use crate::cluster::publishing::{Load, Published};
 use crate::cluster::support::{DEADLINE, RELEASE, refused};
 
@@ -23,7 +24,7 @@ impl Story {
     pub(super) async fn an_upgrade_and_a_rollback_under_load_lose_nothing(&self) -> Published {
         let publishing = self.publishing(INVOICES, 1, LIGHT);
         publishing.further_acknowledged(20).await;
-        let copies = self.billing.look(|seen| seen.copies());
+        let copies = self.billing.look(Seen::copies);
         let mut values = self.values.clone();
         values["log"] = json!({"filter": LOG_FILTER});
         self.setting.helm_with_values("upgrade", &values).await;
