@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::recorder::Effect;
 use super::state::{Enter, Pass, State};
-use crate::clock::now_unix_ms;
+use crate::clock::steady_ms;
 use crate::http::Exchange;
 use crate::ledger::GateChange;
 
@@ -57,7 +57,7 @@ pub(super) enum Admitted {
 impl Endpoint {
     /// Asks for an exchange; see [`State::enter`].
     pub(super) fn enter(self: &Arc<Self>, row: &EndpointRow, patience: Duration) -> Admitted {
-        match lock(&self.state).enter(row, now_unix_ms(), patience) {
+        match lock(&self.state).enter(row, steady_ms(), patience) {
             Enter::Go(pass) => Admitted::Go(Entered { endpoint: Arc::clone(self), pass: Some(pass) }),
             Enter::WaitForRoom => Admitted::WaitForRoom,
             Enter::WaitForPace(wait) => Admitted::WaitForPace(wait),
@@ -100,7 +100,7 @@ impl Endpoint {
 
     /// The gate to park behind for at least this long.
     pub(super) fn gate(&self, closed_for: Duration) -> GateChange {
-        lock(&self.state).gate(now_unix_ms(), closed_for)
+        lock(&self.state).gate(steady_ms(), closed_for)
     }
 }
 
@@ -118,7 +118,7 @@ impl Entered {
     /// There was nothing to send; see [`State::give_back`].
     pub(super) fn give_back(mut self) -> Option<Effect> {
         let pass = self.pass.take()?;
-        let effect = lock(&self.endpoint.state).give_back(&pass, now_unix_ms());
+        let effect = lock(&self.endpoint.state).give_back(&pass, steady_ms());
         self.endpoint.left.notify_one();
         effect
     }
@@ -126,7 +126,7 @@ impl Entered {
     /// It may not be made for a while; see [`State::put_off`].
     pub(super) fn put_off(mut self, pause: Duration) -> Option<Effect> {
         let pass = self.pass.take()?;
-        let effect = lock(&self.endpoint.state).put_off(&pass, now_unix_ms(), pause);
+        let effect = lock(&self.endpoint.state).put_off(&pass, steady_ms(), pause);
         self.endpoint.left.notify_one();
         effect
     }
@@ -134,7 +134,7 @@ impl Entered {
     /// The exchange ended; see [`State::leave`].
     pub(super) fn leave(mut self, exchange: &Exchange, row: &EndpointRow) -> Vec<Effect> {
         let pass = self.pass.take();
-        let effects = pass.map(|pass| lock(&self.endpoint.state).leave(&pass, exchange, row, now_unix_ms()));
+        let effects = pass.map(|pass| lock(&self.endpoint.state).leave(&pass, exchange, row, steady_ms()));
         self.endpoint.left.notify_one();
         effects.unwrap_or_default()
     }

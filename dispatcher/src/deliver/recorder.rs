@@ -98,14 +98,13 @@ pub(super) struct RecorderHandle {
 impl RecorderHandle {
     /// Hands an entry over; waits while too many do. Entries are committed in the order in which they were sent.
     pub(super) async fn send(&self, entry: Entry) {
-        match self.entries.reserve().await {
-            Ok(place) => {
-                // Counted before it can be taken.
-                self.gathering.add(entry.outcomes());
-                place.send(entry);
-            }
-            Err(_) => tracing::debug!("an outcome came after the recorder had ended; its lease runs out"),
-        }
+        let Ok(place) = self.entries.reserve().await else {
+            tracing::debug!("an outcome came after the recorder had ended; its lease runs out");
+            return;
+        };
+        // Counted before it can be taken.
+        self.gathering.add(entry.outcomes());
+        place.send(entry);
     }
 
     /// Hands over what an exchange means for its endpoint, and leaves nothing.

@@ -16,6 +16,7 @@ mod days;
 mod dispatchers;
 mod histogram;
 pub mod isolate;
+mod paging;
 mod pools;
 pub mod postgres;
 mod records;

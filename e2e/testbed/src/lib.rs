@@ -22,6 +22,7 @@
 //! returns early.
 
 mod cache;
+mod clock;
 mod cluster;
 mod environment;
 pub mod image;
@@ -41,6 +42,7 @@ use std::sync::{Arc, Weak};
 use anyhow::Result;
 use tokio::sync::Mutex;
 
+pub use clock::WallClock;
 pub use cluster::{Cluster, NODE_ADDRESS, NODE_NAME, Stalled};
 pub use environment::{
     AMQP_URL, DATABASE_URL, Environment, HELM, IMAGE, KUBECONFIG, KUBECTL, MANAGEMENT_URL, REQUIRE_SERVERS,

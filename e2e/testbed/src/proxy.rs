@@ -1,5 +1,7 @@
 //! A network between a client and a server that can be cut, held and reset.
 
+mod rename;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
+
+use rename::Rename;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -27,6 +31,8 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     server: String,
+    /// What clients call something, and what the server does.
+    names: Option<(String, String)>,
     /// Connections that were made.
     made: AtomicUsize,
     /// The first connection, in the order in which they were made, that carries anything.
@@ -42,6 +48,16 @@ struct Shared {
 impl Proxy {
     /// A proxy to the server of a URL, on a loopback port of its own.
     pub async fn to(url: &str) -> Result<Self> {
+        Self::start(url, None).await
+    }
+
+    /// The same, where something has another name for clients than for the server; of the same length, because lengths
+    /// are told before names. It must not end like the beginning of the name, whatever is said in one go.
+    pub async fn renaming(url: &str, clients_name: &str, servers_name: &str) -> Result<Self> {
+        Self::start(url, Some((clients_name.to_owned(), servers_name.to_owned()))).await
+    }
+
+    async fn start(url: &str, names: Option<(String, String)>) -> Result<Self> {
         let url = Url::parse(url).context("the proxy needs a URL")?;
         let usual_port = match url.scheme() {
             "amqp" => Some(5672),
@@ -54,6 +70,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             server,
+            names,
             made: AtomicUsize::new(0),
             first_carrying: watch::Sender::new(0),
             reset_after: AtomicUsize::new(0),
@@ -164,12 +181,16 @@ async fn connect(mut client: TcpStream, number: usize, shared: Arc<Shared>) {
     // Without a server there is nobody to talk to: the client sees its connection end.
     let Ok(mut server) = TcpStream::connect(&shared.server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (to_servers, to_clients) = match &shared.names {
+        Some((clients, servers)) => (Some(Rename::new(clients, servers)), Some(Rename::new(servers, clients))),
+        None => (None, None),
+    };
     let is_reset = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::select! {
-            carried = carry(from_client, to_server, number, &shared, true) => carried.is_err_and(|error| error.kind() == RESET),
-            _ = carry(from_server, to_client, number, &shared, false) => false,
+            carried = carry(from_client, to_server, number, &shared, Direction { counts: true, rename: to_servers }) => carried.is_err_and(|error| error.kind() == RESET),
+            _ = carry(from_server, to_client, number, &shared, Direction { counts: false, rename: to_clients }) => false,
         }
     };
     if is_reset {
@@ -182,12 +203,19 @@ async fn connect(mut client: TcpStream, number: usize, shared: Arc<Shared>) {
 /// Marks the end that [`Proxy::reset_after`] asked for; sockets report other kinds while they are read.
 const RESET: io::ErrorKind = io::ErrorKind::Interrupted;
 
+/// What is special about one of the two directions.
+struct Direction {
+    /// Whether its bytes count for [`Proxy::reset_after`].
+    counts: bool,
+    rename: Option<Rename>,
+}
+
 async fn carry(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     number: usize,
     shared: &Shared,
-    counts: bool,
+    mut direction: Direction,
 ) -> io::Result<()> {
     let mut first_carrying = shared.first_carrying.subscribe();
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -198,11 +226,14 @@ async fn carry(
         }
         // The sender lives as long as the connection.
         first_carrying.wait_for(|first| *first <= number).await.ok();
-        if let Some(passing) = counts.then(|| shared.reset_within(count)).flatten() {
+        if let Some(passing) = direction.counts.then(|| shared.reset_within(count)).flatten() {
             to.write_all(&chunk[..passing]).await?;
             return Err(RESET.into());
         }
-        to.write_all(&chunk[..count]).await?;
+        match &mut direction.rename {
+            Some(rename) => to.write_all(&rename.pass(&chunk[..count])).await?,
+            None => to.write_all(&chunk[..count]).await?,
+        }
     }
 }
 
@@ -282,6 +313,21 @@ mod tests {
         says(&mut open(&proxy).await, b"anew").await.unwrap_err();
         proxy.accept();
         assert_eq!(says(&mut open(&proxy).await, b"again").await.unwrap(), b"again");
+    }
+
+    #[tokio::test]
+    async fn each_side_says_and_hears_its_own_name() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("tcp://{}", listener.local_addr().unwrap());
+        let proxy = Proxy::renaming(&url, "ours", "hers").await.unwrap();
+        let (mut client, server) = (open(&proxy).await, listener.accept().await);
+        let (mut server, mut heard) = (server.unwrap().0, [0; 5]);
+        client.write_all(b"ours!").await.unwrap();
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hers!");
+        server.write_all(b"hers?").await.unwrap();
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ours?");
     }
 
     #[tokio::test]

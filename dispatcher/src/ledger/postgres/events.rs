@@ -13,9 +13,9 @@ use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 use super::encode::{self, count};
-use super::listing::{before, page};
 use super::{EventQuery, EventRecord, LedgerError, Page};
 use crate::ledger::claiming::Found;
+use crate::ledger::paging::{before, page};
 
 /// A page of events; see [`crate::ledger::Ledger::events`].
 pub(super) async fn events(

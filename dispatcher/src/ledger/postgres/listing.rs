@@ -17,21 +17,7 @@ use uuid::Uuid;
 use super::encode::{self, count, state_number};
 use super::events::targets_of;
 use super::{AttemptRecord, DeliveryQuery, DeliveryRecord, LedgerError, Page};
-use crate::ledger::Cursor;
-
-/// The identity that a page's rows come before.
-pub(super) fn before(after: Option<Cursor>) -> Uuid {
-    after.map_or(Uuid::max(), |Cursor(id)| id)
-}
-
-/// Cuts a page from rows that are one more than it, if there are more.
-pub(super) fn page<T>(mut rows: Vec<T>, rows_max: u32, id: impl Fn(&T) -> Uuid) -> Page<T> {
-    let rows_max = rows_max as usize;
-    let more = rows.len() > rows_max;
-    rows.truncate(rows_max);
-    let next = rows.last().filter(|_| more).map(|row| Cursor(id(row)));
-    Page { rows, next }
-}
+use crate::ledger::paging::{before, page};
 
 const COLUMNS: &str = "SELECT d.id, d.tenant, d.event, d.subscription, d.endpoint, d.state, d.reason, d.run,
         d.attempts, d.last_outcome, d.last_status_code, e.event_type,
@@ -56,7 +42,7 @@ pub(super) async fn deliveries(
         None => with_rows(&mut snapshot, tenant, query).await?,
     };
     if query.state.is_none_or(|state| state == DeliveryState::Open) {
-        records.extend(outbox::deliveries(&mut snapshot, tenant, query, before(query.after)).await?);
+        records.extend(outbox::deliveries(&mut snapshot, tenant, query).await?);
     }
     snapshot.commit().await?;
     records.sort_unstable_by_key(|record| std::cmp::Reverse(record.key.delivery));

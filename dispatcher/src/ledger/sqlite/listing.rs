@@ -13,11 +13,10 @@ use dispatcher_core::event::{Attributes, Event};
 use dispatcher_core::id::{DeliveryId, EndpointId, EventId, SubscriptionId, TenantId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqlitePool, Transaction};
-use uuid::Uuid;
 
 use super::encode::{self, Hex, blob, count, state_number, uuid};
 use super::{AttemptRecord, DeliveryQuery, DeliveryRecord, EventQuery, EventRecord, LedgerError, Page};
-use crate::ledger::Cursor;
+use crate::ledger::paging::{before, page};
 
 /// Reads an event from columns of their own names; a missing `body` reads as empty.
 pub(super) fn event_of(row: &SqliteRow) -> Result<Event, LedgerError> {
@@ -91,20 +90,6 @@ fn event_record(row: &SqliteRow) -> Result<EventRecord, LedgerError> {
     Ok(EventRecord { event: event_of(row)?, fanout_count, body_bytes })
 }
 
-/// The identity that a page's rows come before.
-fn before(after: Option<Cursor>) -> Uuid {
-    after.map_or(Uuid::max(), |Cursor(id)| id)
-}
-
-/// Cuts a page from rows that are one more than it, if there are more.
-fn page<T>(mut rows: Vec<T>, rows_max: u32, id: impl Fn(&T) -> Uuid) -> Page<T> {
-    let rows_max = rows_max as usize;
-    let more = rows.len() > rows_max;
-    rows.truncate(rows_max);
-    let next = rows.last().filter(|_| more).map(|row| Cursor(id(row)));
-    Page { rows, next }
-}
-
 const DELIVERY_COLUMNS: &str = "SELECT d.id, d.tenant, d.event, d.subscription, d.endpoint, d.state, d.reason, d.run,
         d.attempts, d.last_outcome, d.last_status_code, q.due_at, e.event_type ";
 const DELIVERY_JOINS: &str = "
@@ -123,7 +108,7 @@ pub(super) async fn deliveries(
         None => with_rows(&mut snapshot, tenant, query).await?,
     };
     if query.state.is_none_or(|state| state == DeliveryState::Open) {
-        records.extend(outbox::deliveries(&mut snapshot, tenant, query, before(query.after)).await?);
+        records.extend(outbox::deliveries(&mut snapshot, tenant, query).await?);
     }
     records.sort_unstable_by_key(|record| std::cmp::Reverse(record.key.delivery));
     Ok(page(records, query.rows_max, |record| record.key.delivery.0))

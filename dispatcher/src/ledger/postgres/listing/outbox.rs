@@ -1,15 +1,12 @@
 //! Deliveries that are still in the outbox: their identities are computed from the targets of their parts.
 
-use dispatcher_core::delivery::{DeliveryKey, DeliveryState};
 use dispatcher_core::id::{DeliveryId, EventId, TenantId};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use crate::ledger::paging::{before, first_of_its_time, is_wanted, last_of_its_time, of_part};
 use crate::ledger::postgres::events::targets_of;
 use crate::ledger::{DeliveryQuery, DeliveryRecord, LedgerError};
-
-/// Bytes of an event's identity that its deliveries share: the time.
-const TIME_BYTES: usize = 6;
 
 /// A part's event, its type, and its slice of targets.
 type PartRow = (Uuid, String, Vec<u8>);
@@ -17,13 +14,13 @@ type PartRow = (Uuid, String, Vec<u8>);
 /// At least one more than the page's deliveries, if there are as many, newest first in time.
 ///
 /// Deliveries of the same millisecond are ordered by hash, so a millisecond is read whole or not at all: that of
-/// `before`, and then as many events as could fill the page, with all others of the oldest one's millisecond.
+/// the cursor, and then as many events as could fill the page, with all others of the oldest one's millisecond.
 pub(super) async fn deliveries(
     snapshot: &mut Transaction<'_, Postgres>,
     tenant: TenantId,
     query: &DeliveryQuery,
-    before: Uuid,
 ) -> Result<Vec<DeliveryRecord>, LedgerError> {
+    let before = before(query.after);
     let endpoint = query.endpoint.map(|endpoint| endpoint.0.as_bytes().to_vec());
     let oldest: Option<Uuid> = sqlx::query_scalar(
         "SELECT event FROM (
@@ -60,11 +57,7 @@ pub(super) async fn deliveries(
     .await?;
     let mut records = Vec::new();
     for row in rows {
-        let wanted = |record: &DeliveryRecord| {
-            record.key.delivery.0 < before
-                && query.endpoint.is_none_or(|endpoint| endpoint == record.key.target.endpoint)
-        };
-        records.extend(part_records(row, tenant)?.into_iter().filter(wanted));
+        records.extend(part_records(row, tenant)?.filter(|record| is_wanted(record, query)));
     }
     Ok(records)
 }
@@ -88,44 +81,14 @@ pub(super) async fn delivery(
     .fetch_all(&mut **snapshot)
     .await?;
     for row in rows {
-        let mut records = part_records(row, tenant)?.into_iter();
-        if let Some(record) = records.find(|record| record.key.delivery == delivery) {
+        if let Some(record) = part_records(row, tenant)?.find(|record| record.key.delivery == delivery) {
             return Ok(Some(record));
         }
     }
     Ok(None)
 }
 
-/// The lowest identity that carries the same time.
-fn first_of_its_time(id: Uuid) -> Uuid {
-    with_its_time(id, 0)
-}
-
-/// The highest identity that carries the same time.
-fn last_of_its_time(id: Uuid) -> Uuid {
-    with_its_time(id, 0xff)
-}
-
-fn with_its_time(id: Uuid, rest: u8) -> Uuid {
-    let mut bytes = [rest; 16];
-    bytes[..TIME_BYTES].copy_from_slice(&id.as_bytes()[..TIME_BYTES]);
-    Uuid::from_bytes(bytes)
-}
-
-fn part_records(row: PartRow, tenant: TenantId) -> Result<Vec<DeliveryRecord>, LedgerError> {
+fn part_records(row: PartRow, tenant: TenantId) -> Result<impl Iterator<Item = DeliveryRecord>, LedgerError> {
     let (event, event_type, targets) = row;
-    Ok(targets_of(&targets)?
-        .into_iter()
-        .map(|target| DeliveryRecord {
-            key: DeliveryKey::new(tenant, EventId(event), target),
-            event_type: event_type.clone(),
-            state: DeliveryState::Open,
-            reason: None,
-            run: 1,
-            attempts: 0,
-            due_at_unix_ms: None,
-            last_outcome: None,
-            last_status_code: None,
-        })
-        .collect())
+    Ok(of_part(tenant, EventId(event), event_type, targets_of(&targets)?))
 }

@@ -1,28 +1,24 @@
 //! Deliveries that are still in the outbox: their identities are computed from the targets of their parts.
 
-use dispatcher_core::delivery::{DeliveryKey, DeliveryState};
 use dispatcher_core::id::{DeliveryId, EventId, TenantId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
-use uuid::Uuid;
 
 use super::targets_of;
+use crate::ledger::paging::{before, first_of_its_time, is_wanted, last_of_its_time, of_part};
 use crate::ledger::sqlite::encode::{blob, uuid};
 use crate::ledger::{DeliveryQuery, DeliveryRecord, LedgerError};
-
-/// Bytes of an event's identity that its deliveries share: the time.
-const TIME_BYTES: usize = 6;
 
 /// At least one more than the page's deliveries, if there are as many, newest first in time.
 ///
 /// Deliveries of the same millisecond are ordered by hash, so a millisecond is read whole or not at all: that of
-/// `before`, and then as many events as could fill the page, with all others of the oldest one's millisecond.
+/// the cursor, and then as many events as could fill the page, with all others of the oldest one's millisecond.
 pub(super) async fn deliveries(
     snapshot: &mut Transaction<'_, Sqlite>,
     tenant: TenantId,
     query: &DeliveryQuery,
-    before: Uuid,
 ) -> Result<Vec<DeliveryRecord>, LedgerError> {
+    let before = before(query.after);
     let rows = sqlx::query(
         "WITH wanted AS NOT MATERIALIZED (
              SELECT o.event, e.event_type,
@@ -40,18 +36,14 @@ pub(super) async fn deliveries(
     .bind(blob(tenant.0))
     .bind(query.event.map(|event| blob(event.0)))
     .bind(query.endpoint.map(|endpoint| blob(endpoint.0)))
-    .bind(before.as_bytes()[..TIME_BYTES].to_vec())
-    .bind(last_of_its_time(before))
+    .bind(blob(first_of_its_time(before)))
+    .bind(blob(last_of_its_time(before)))
     .bind(i64::from(query.rows_max) + 1)
     .fetch_all(&mut **snapshot)
     .await?;
     let mut records = Vec::new();
     for row in &rows {
-        let wanted = |record: &DeliveryRecord| {
-            record.key.delivery.0 < before
-                && query.endpoint.is_none_or(|endpoint| endpoint == record.key.target.endpoint)
-        };
-        records.extend(part_records(row, tenant)?.into_iter().filter(wanted));
+        records.extend(part_records(row, tenant)?.filter(|record| is_wanted(record, query)));
     }
     Ok(records)
 }
@@ -70,42 +62,19 @@ pub(super) async fn delivery(
          WHERE o.tenant = ?1 AND o.event BETWEEN ?2 AND ?3",
     )
     .bind(blob(tenant.0))
-    .bind(delivery.0.as_bytes()[..TIME_BYTES].to_vec())
-    .bind(last_of_its_time(delivery.0))
+    .bind(blob(first_of_its_time(delivery.0)))
+    .bind(blob(last_of_its_time(delivery.0)))
     .fetch_all(&mut **snapshot)
     .await?;
     for row in &rows {
-        let mut records = part_records(row, tenant)?.into_iter();
-        if let Some(record) = records.find(|record| record.key.delivery == delivery) {
+        if let Some(record) = part_records(row, tenant)?.find(|record| record.key.delivery == delivery) {
             return Ok(Some(record));
         }
     }
     Ok(None)
 }
 
-/// The highest identity that carries the same time.
-fn last_of_its_time(id: Uuid) -> Vec<u8> {
-    let mut bytes = [0xff; 16];
-    bytes[..TIME_BYTES].copy_from_slice(&id.as_bytes()[..TIME_BYTES]);
-    bytes.to_vec()
-}
-
-fn part_records(row: &SqliteRow, tenant: TenantId) -> Result<Vec<DeliveryRecord>, LedgerError> {
+fn part_records(row: &SqliteRow, tenant: TenantId) -> Result<impl Iterator<Item = DeliveryRecord>, LedgerError> {
     let event = EventId(uuid(row.try_get("event")?)?);
-    let event_type: &str = row.try_get("event_type")?;
-    let targets = targets_of(row.try_get("targets")?)?;
-    Ok(targets
-        .into_iter()
-        .map(|target| DeliveryRecord {
-            key: DeliveryKey::new(tenant, event, target),
-            event_type: event_type.to_owned(),
-            state: DeliveryState::Open,
-            reason: None,
-            run: 1,
-            attempts: 0,
-            due_at_unix_ms: None,
-            last_outcome: None,
-            last_status_code: None,
-        })
-        .collect())
+    Ok(of_part(tenant, event, row.try_get("event_type")?, targets_of(row.try_get("targets")?)?))
 }
