@@ -93,7 +93,7 @@ async fn repeat(servers: &Servers, sink: &Sink, effort: &Effort, number: u32) ->
             duel.closed_loop(shape).await?;
         }
     }
-    let [pipeline, harborhook] = duel.finish().await?;
+    let [pipeline, harborhook] = Box::pin(duel.finish()).await?;
     Ok(Repeat { relay_limit, pipeline, harborhook })
 }
 

@@ -18,6 +18,7 @@ pub struct Readiness {
     metrics: Arc<OperatorMetrics>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each holds or not, whatever the others do")]
 #[derive(Default)]
 struct Told {
     watches: Option<Arc<WatchStates>>,

@@ -120,7 +120,7 @@ impl<K: WatchedResource> Store<K> {
     }
 
     /// Takes an object; answers whether more of it is new than its status.
-    fn put(&self, place: Place, kept: Kept<K>) -> bool {
+    fn put(&self, place: Place, kept: &Kept<K>) -> bool {
         let before = self.content().objects.insert(place, kept.clone());
         let is_news = before.is_none_or(|before| !kept.differs_in_status_only(&before));
         if is_news {
@@ -204,7 +204,7 @@ impl<K: WatchedResource> Watch<K> {
     fn take(&self, event: Arrived<Placed<K>>) {
         let is_news = match event {
             Arrived::Put(Placed { place, kept }) => {
-                place.zip(kept).is_some_and(|(place, kept)| self.store.put(place, kept))
+                place.zip(kept).is_some_and(|(place, kept)| self.store.put(place, &kept))
             }
             Arrived::Gone(Placed { place, .. }) => place.inspect(|place| self.store.remove(place)).is_some(),
             Arrived::List(objects) => {
@@ -340,7 +340,7 @@ mod tests {
         let store = Store::<Endpoint>::default();
         let put = |version: &str, metadata: Value, status: Value| {
             let (place, kept) = placed(&store, version, &metadata, &status);
-            store.put(place, kept)
+            store.put(place, &kept)
         };
         assert!(put("1", json!({}), json!({})), "it is new");
         assert!(!put("2", json!({"managedFields": [{"manager": "x"}]}), json!({"host": "example.com"})));

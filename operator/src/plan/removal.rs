@@ -4,6 +4,7 @@
 //! than a wish. What is put goes on meanwhile.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::time::Instant;
 
 use dispatcher_core::limits::{REMOVAL_PERCENT_MAX, REMOVAL_ROUTES_MAX, REMOVAL_WINDOW};
@@ -78,9 +79,9 @@ fn is_route(key: &RowKey) -> bool {
 /// Takes the removals out of a change, if they are too many and not confirmed. `published` is the table, with the versions
 /// of its rows; `lately` is how many routes were removed a short while before: many small removals in a row are a large
 /// one.
-pub fn withhold(
+pub fn withhold<S: BuildHasher>(
     change: TableChange,
-    (published, versions): (&[Row], &HashMap<RowKey, TableVersion>),
+    (published, versions): (&[Row], &HashMap<RowKey, TableVersion, S>),
     lately: usize,
     confirmed: Option<&str>,
 ) -> (TableChange, Option<Withheld>) {
@@ -99,7 +100,7 @@ pub fn withhold(
 }
 
 /// Of rows, whatever their order, as they were published: what was confirmed once is not confirmed for ever.
-fn digest(keys: &[RowKey], versions: &HashMap<RowKey, TableVersion>) -> String {
+fn digest<S: BuildHasher>(keys: &[RowKey], versions: &HashMap<RowKey, TableVersion, S>) -> String {
     let version = |key| versions.get(key).map_or(0, |version| version.0);
     let mut rows: Vec<String> = keys.iter().map(|key| format!("{key:?} {}", version(key))).collect();
     rows.sort_unstable();

@@ -77,7 +77,7 @@ impl ApiServer {
         let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
         for (index, schema) in SCHEMAS.iter().enumerate() {
             let account = json!({"name": ACCOUNT, "namespace": NAMESPACE});
-            let rule = json!({
+            let covered = json!({
                 "subjects": [{"kind": "ServiceAccount", "serviceAccount": account}],
                 "resourceRules": [{
                     "verbs": ["create", "update", "patch", "delete", "deletecollection"], "apiGroups": ["*"],
@@ -86,7 +86,7 @@ impl ApiServer {
             });
             let object = json!({"metadata": {"name": schema.name}, "spec": {
                 "priorityLevelConfiguration": {"name": "workload-low"}, "matchingPrecedence": 100 + index,
-                "distinguisherMethod": {"type": "ByUser"}, "rules": [rule],
+                "distinguisherMethod": {"type": "ByUser"}, "rules": [covered],
             }});
             self.create(schemas, &object).await?;
             let is_used = |schema: &Value| schema["status"]["conditions"].is_array();
@@ -129,9 +129,9 @@ impl ApiServer {
     }
 
     /// Changes an object by a merge patch; answers it as it was stored.
-    pub(super) async fn patch(&self, path: &str, patch: &Value) -> Result<Value> {
+    pub(super) async fn patch(&self, path: &str, change: &Value) -> Result<Value> {
         let request = Request::patch(path).header("content-type", "application/merge-patch+json");
-        let answer = self.client.request_text(request.body(patch.to_string().into_bytes())?).await;
+        let answer = self.client.request_text(request.body(change.to_string().into_bytes())?).await;
         Ok(serde_json::from_str(&answer.with_context(|| format!("PATCH {path}"))?)?)
     }
 

@@ -55,10 +55,10 @@ pub(super) async fn measure(prefix: &str, installation: &Installation, edits: us
 }
 
 /// One edit: the time until it is live, and the time until its resource says so.
-async fn one(installation: &Installation, path: &str, patch: &Value) -> Result<(Duration, Duration)> {
+async fn one(installation: &Installation, path: &str, change: &Value) -> Result<(Duration, Duration)> {
     let before = installation.ledger().await?.table_version;
     let began = Instant::now();
-    let edited = installation.api.patch(path, patch).await?;
+    let edited = installation.api.patch(path, change).await?;
     let generation = &edited["metadata"]["generation"];
     #[expect(clippy::cast_precision_loss, reason = "versions are far below 2^52")]
     let version_before = before as f64;

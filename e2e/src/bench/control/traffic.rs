@@ -28,14 +28,14 @@ pub(super) async fn measure(installation: &Installation, sink: &Sink, measured: 
     let before = installation.api.writes().await?;
     let traffic = Traffic::start(installation);
     wait_until_all_tell(installation, sink).await?;
-    let (begun, began, arrivals) = (installation.api.writes().await?, Instant::now(), sink.arrivals());
+    let (all_told, began, arrivals) = (installation.api.writes().await?, Instant::now(), sink.arrivals());
     let metrics = installation.operator()?.metrics().await?;
     sleep(measured).await;
     let (ended, elapsed) = (installation.api.writes().await?, began.elapsed().as_secs_f64());
     let metrics_after = installation.operator()?.metrics().await?;
     let delivered = number(sink.arrivals() - arrivals);
     traffic.stop().await?;
-    let writes = ended.since(begun);
+    let writes = ended.since(all_told);
     let written = |change: &str| {
         let series = format!("harborhook_operator_status_writes_total{{change=\"{change}\"}}");
         count(&metrics_after, &series) - count(&metrics, &series)
@@ -47,7 +47,7 @@ pub(super) async fn measure(installation: &Installation, sink: &Sink, measured: 
     let operator = installation.operator()?.child();
     Ok(vec![
         Row::new("control_traffic_deliveries", "deliveries/s", delivered / elapsed, None),
-        Row::new("control_traffic_begin_status_writes", "writes", begun.since(before).statuses(), None),
+        Row::new("control_traffic_begin_status_writes", "writes", all_told.since(before).statuses(), None),
         per_hour("status_writes", writes.statuses()),
         per_hour("status_writes_facts", written("facts")).at_most(bound),
         per_hour("status_writes_conditions", written("conditions")),
