@@ -6,7 +6,7 @@ use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
     QueueDeleteOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 
 /// Delivery mode of a message that the broker writes to disk (AMQP 0-9-1, 1.8.3).
@@ -21,14 +21,14 @@ impl Broker {
         Ok(Self(Connection::connect(url, ConnectionProperties::default()).await.context("no broker")?))
     }
 
-    /// Name of the queue that carries new work of the default pool, in a version of the envelope.
-    pub fn queue_of_version(version: u8) -> String {
-        format!("harborhook.v{version}.default.fresh")
+    /// How the names of all queues begin that carry a version of the envelope.
+    pub fn queue_prefix(version: u8) -> String {
+        format!("harborhook.v{version}.")
     }
 
     /// The queues of the default pool, the one that carries new work first.
     pub fn queues() -> [String; 2] {
-        [Self::queue_of_version(VERSION), format!("harborhook.v{VERSION}.default.due")]
+        ["fresh", "due"].map(|track| format!("{}default.{track}", Self::queue_prefix(VERSION)))
     }
 
     /// Messages that wait in a queue; none in one that is missing.
@@ -37,15 +37,6 @@ impl Broker {
         let channel = self.0.create_channel().await?;
         let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         Ok(found.map_or(0, |queue| queue.message_count()))
-    }
-
-    /// Makes a quorum queue.
-    pub async fn make(&self, queue: &str) -> Result<()> {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        self.0.create_channel().await?.queue_declare(queue.into(), options, arguments).await?;
-        Ok(())
     }
 
     /// Deletes a queue with all that is in it. Answers how many messages that were.

@@ -7,6 +7,7 @@ mod processes;
 mod producer;
 mod receiver;
 mod routes;
+mod stall;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,9 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 pub use broker::Broker;
-pub use check::{Balance, BalanceWatch, Bounds, Recovery, Row, Watched};
+pub use check::{Balance, BalanceWatch, Bounds, Recovery, Row, Sees, Watched};
 pub use processes::{Process, Role};
-pub use producer::{Acknowledged, Load, Producer};
+pub use producer::{Acknowledged, Failures, Load, Producer, Published, event_id};
 pub use receiver::{Answer, Arrivals, Receiver};
 pub use routes::{Routes, TENANT};
 

@@ -126,6 +126,14 @@ impl Process {
         self.admin.expect("every process has an admin listener")
     }
 
+    /// A metric of its, by name and labels as they stand there; `None` while it has not got one.
+    pub async fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let (_, page) = Client::default().get(&format!("http://{}/metrics", self.admin())).await?;
+        let page = String::from_utf8_lossy(&page);
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse().context("a metric is a number")).transpose()
+    }
+
     /// SIGKILL, at once; returns when it is gone.
     pub async fn kill(mut self) -> Result<()> {
         self.child.kill().await.context("the process could not be killed")

@@ -1,7 +1,7 @@
 //! A producer that publishes until it is told to stop, tries again whatever was not acknowledged, and remembers exactly
 //! what was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +42,25 @@ impl Load {
 /// What was acknowledged: the number of each event with the identity that the answer gave it.
 pub type Acknowledged = HashMap<u64, EventId>;
 
+/// What came of requests that were not acknowledged: the status of each answer, or none where no answer came.
+pub type Failures = BTreeMap<Option<StatusCode>, u64>;
+
+/// All that came of a producer.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Every event that it began, since it tries each until it is acknowledged.
+    pub acknowledged: Acknowledged,
+    /// What came of the other requests.
+    pub failures: Failures,
+}
+
+impl From<Acknowledged> for Published {
+    /// Accepted without a request.
+    fn from(acknowledged: Acknowledged) -> Self {
+        Self { acknowledged, failures: Failures::new() }
+    }
+}
+
 /// A running producer.
 pub struct Producer {
     shared: Arc<Shared>,
@@ -52,7 +71,7 @@ struct Shared {
     load: Load,
     addresses: Mutex<Vec<SocketAddr>>,
     next: AtomicU64,
-    failures: AtomicU64,
+    failures: Mutex<Failures>,
     acknowledged: Mutex<Acknowledged>,
     changed: Notify,
     stopping: watch::Sender<bool>,
@@ -65,7 +84,7 @@ impl Producer {
             load,
             addresses: Mutex::new(addresses.to_vec()),
             next: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            failures: Mutex::default(),
             acknowledged: Mutex::default(),
             changed: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -94,7 +113,7 @@ impl Producer {
 
     /// Requests that were not acknowledged so far.
     pub fn failures(&self) -> u64 {
-        self.shared.failures.load(Ordering::Relaxed)
+        lock(&self.shared.failures).values().sum()
     }
 
     /// Waits until this many further events have been acknowledged.
@@ -110,11 +129,12 @@ impl Producer {
     }
 
     /// Publishes nothing new; returns when everything that was begun is acknowledged.
-    pub async fn stop(self) -> Result<Acknowledged> {
+    pub async fn stop(self) -> Result<Published> {
         self.shared.stopping.send_replace(true);
         let joined = tokio::time::timeout(DEADLINE, self.workers.join_all()).await;
         joined.context("events that were begun are not acknowledged")?;
-        Ok(std::mem::take(&mut *lock(&self.shared.acknowledged)))
+        let acknowledged = std::mem::take(&mut *lock(&self.shared.acknowledged));
+        Ok(Published { acknowledged, failures: std::mem::take(&mut *lock(&self.shared.failures)) })
     }
 
     async fn wait(&self, what: &str, condition: impl Fn() -> bool) -> Result<()> {
@@ -162,20 +182,22 @@ async fn publish(shared: &Shared, client: &Client, number: u64, tries: u64, body
         addresses[usize::try_from(number + tries).unwrap_or_default() % addresses.len()]
     };
     let url = format!("http://{address}/v1/tenants/{TENANT}/events:publish");
-    let acknowledged = match tokio::time::timeout(REQUEST_TIMEOUT, client.post_json(&url, body)).await {
-        Ok(Ok((StatusCode::ACCEPTED, answer))) => event_id(&answer),
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, client.post_json(&url, body)).await.ok().and_then(Result::ok);
+    let event = match &answer {
+        Some((StatusCode::ACCEPTED, answer)) => event_id(answer),
         _ => None,
     };
-    if let Some(event) = acknowledged {
+    if let Some(event) = event {
         lock(&shared.acknowledged).insert(number, event);
     } else {
-        shared.failures.fetch_add(1, Ordering::Relaxed);
+        *lock(&shared.failures).entry(answer.map(|(status, _)| status)).or_default() += 1;
     }
     shared.changed.notify_waiters();
-    acknowledged.is_some()
+    event.is_some()
 }
 
-fn event_id(answer: &[u8]) -> Option<EventId> {
+/// The event that the answer to a request tells of.
+pub fn event_id(answer: &[u8]) -> Option<EventId> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     answer["event_id"].as_str()?.parse().ok()
 }

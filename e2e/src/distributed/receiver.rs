@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use dispatcher::clock::now_unix_ms;
 use dispatcher_core::id::DeliveryId;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::DEADLINE;
+
+/// How far a request's time may lie from ours: what receivers allow (Standard Webhooks).
+const TIMESTAMP_SECONDS_MAX: u64 = 300;
 
 /// How a request is answered.
 #[derive(Clone, Debug)]
@@ -28,12 +33,19 @@ pub struct Answer {
     pub status: StatusCode,
     /// Body.
     pub body: Bytes,
+    /// Whether it asks to be left alone for a second.
+    pub asks_for_pause: bool,
 }
 
 impl Answer {
     /// 200 at once.
     pub fn ok() -> Self {
-        Self { delay: Duration::ZERO, status: StatusCode::OK, body: Bytes::new() }
+        Self { delay: Duration::ZERO, status: StatusCode::OK, body: Bytes::new(), asks_for_pause: false }
+    }
+
+    /// 503, and not again for a second.
+    pub fn busy() -> Self {
+        Self { asks_for_pause: true, ..Self::status(StatusCode::SERVICE_UNAVAILABLE) }
     }
 
     /// 200 after a while.
@@ -52,11 +64,12 @@ impl Answer {
 pub struct Arrivals {
     /// How often each delivery was answered with 2xx.
     pub taken: HashMap<DeliveryId, usize>,
-    /// Requests that began, answered or not.
+    /// Requests that arrived whole, answered or not.
     pub begun: usize,
     /// Answers other than 2xx.
     pub refused: usize,
-    /// Requests without a `webhook-id` that is one.
+    /// Requests that receivers refuse to look at: without a `webhook-id` that is one, or by whose `webhook-timestamp`
+    /// they are of another time.
     pub strange: usize,
 }
 
@@ -64,6 +77,11 @@ impl Arrivals {
     /// Answers 2xx beyond the first for each delivery.
     pub fn copies(&self) -> usize {
         self.taken.values().map(|times| times - 1).sum()
+    }
+
+    /// Requests whose sender went before it was answered, or waits yet.
+    pub fn unanswered(&self) -> usize {
+        self.begun - self.taken.values().sum::<usize>() - self.refused - self.strange
     }
 }
 
@@ -169,26 +187,40 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let whole = request.into_body().collect().await.is_ok();
+    let id = delivery_of(request.headers());
+    if request.into_body().collect().await.is_err() {
+        // Nobody is there to be answered.
+        return Ok(Response::new(Full::default()));
+    }
     lock(&state.arrivals).begun += 1;
     state.changed.notify_waiters();
-    let Answer { delay, status, body } = lock(&state.answer).clone();
+    let Answer { delay, status, body, asks_for_pause } = lock(&state.answer).clone();
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     // Counted when it is answered: a sender that gave up before has not been told anything.
     let mut arrivals = lock(&state.arrivals);
     match id {
-        Some(id) if whole && status.is_success() => *arrivals.taken.entry(id).or_default() += 1,
-        Some(_) if whole => arrivals.refused += 1,
-        _ => arrivals.strange += 1,
+        Some(id) if status.is_success() => *arrivals.taken.entry(id).or_default() += 1,
+        Some(_) => arrivals.refused += 1,
+        None => arrivals.strange += 1,
     }
     drop(arrivals);
     state.changed.notify_waiters();
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
+    if asks_for_pause {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     Ok(response)
+}
+
+/// The delivery that a request is of, unless receivers would refuse it for its head.
+fn delivery_of(headers: &HeaderMap) -> Option<DeliveryId> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let unix_seconds: u64 = text("webhook-timestamp")?.parse().ok()?;
+    let is_of_now = unix_seconds.abs_diff(now_unix_ms() / 1_000) <= TIMESTAMP_SECONDS_MAX;
+    text("webhook-id").filter(|_| is_of_now)?.parse().ok()
 }
 
 /// Nothing panics while it holds one of these locks.

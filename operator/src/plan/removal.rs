@@ -176,7 +176,9 @@ mod tests {
         let (_, larger) = removal(100, 61);
         assert!(withhold(larger, (&table, &versions), 0, Some(&withheld.digest)).1.is_some());
         // They came back, and go once more.
-        versions.values_mut().for_each(|version| version.0 += 1);
+        for version in versions.values_mut() {
+            version.0 += 1;
+        }
         assert!(withhold(change, (&table, &versions), 0, Some(&withheld.digest)).1.is_some());
     }
     #[test]

@@ -109,8 +109,8 @@ impl Publishing {
                 }
             }
         };
-        let waited = tokio::time::timeout(DEADLINE, wait).await;
-        assert!(waited.is_ok(), "{} acknowledged; {:?}", acknowledged(), self.refusal());
+        let result = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(result.is_ok(), "{} acknowledged; {:?}", acknowledged(), self.refusal());
     }
 
     /// Begins nothing new, and answers when everything that was begun is acknowledged.

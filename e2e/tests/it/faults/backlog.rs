@@ -18,5 +18,5 @@ async fn a_backlog_of_200_000_events_waits_for_a_stopped_pool() {
     let acknowledged = system.accept(0..EVENTS, LEASE).await.unwrap();
     let _delivers = [system.deliver().await.unwrap(), system.deliver().await.unwrap()];
     row.recovers(&acknowledged).await.unwrap();
-    row.conclude(&acknowledged).await.unwrap();
+    row.conclude(&acknowledged.into()).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! The broker fails: events are still accepted, and are delivered when it is back.
 
-use e2e::distributed::{Broker, Distributed, Load, Process, Producer, Recovery, Role, Row, until};
+use e2e::distributed::{Bounds, Broker, Distributed, Load, Process, Producer, Recovery, Role, Row, Sees, until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use testbed::{Proxy, RabbitServer};
@@ -128,7 +128,7 @@ async fn both_servers_go_down_and_come_up_in_every_order() {
     };
     let Some(mut bed) = Bed::own(both).await else { return };
     let (system, postgres, rabbitmq) = (&bed.system, bed.postgres.as_mut().unwrap(), bed.rabbitmq.as_mut().unwrap());
-    let bounds = bounds(4 * HELD, Recovery::AfterLease);
+    let bounds = Bounds { producer: Sees::Unavailable, ..bounds(4 * HELD, Recovery::AfterLease) };
     let mut row = Row::begin("both_servers_go_down_and_come_up_in_every_order", system, bounds).unwrap();
     let (_ingest, _deliver, producer) = begin(system).await;
     registered(rabbitmq).await;

@@ -1,42 +1,28 @@
-//! The clock of one process jumps. Time is an argument of the ledger's client, so this one process is the library in the
-//! test's own process: no process has a wall clock for itself.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+//! The clock of some processes jumps, and those beside them go by another one.
 
 use dispatcher::clock::now_unix_ms;
-use dispatcher::ledger::DispatcherRole;
-use dispatcher::ledger::postgres::{PostgresConfig, PostgresLedger};
-use dispatcher::queue::rabbitmq::{RabbitConfig, RabbitQueue};
-use dispatcher::service::{RunningService, Service, ServiceConfig, Tenure};
-use dispatcher_core::address::AddressPolicy;
-use dispatcher_core::table::DEFAULT_POOL;
-use e2e::distributed::{Distributed, Load, Producer, Recovery, Row};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use e2e::distributed::{Answer, Load, Process, Producer, Recovery, Role, Row, until};
+use testbed::WallClock;
 
 use super::support::{Bed, IN_FLIGHT, bounds};
 
-const HOUR_MS: i64 = 3_600_000;
-static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+const HOUR_SECONDS: i32 = 3_600;
+/// How far the time of an event may lie from ours.
+const MINUTE_MS: u64 = 60_000;
 
-fn wrong_clock() -> u64 {
-    now_unix_ms().saturating_add_signed(AHEAD_MS.load(Ordering::Relaxed))
-}
+/// By how many seconds the ledger's clock is ahead, as the process sees it.
+const OFFSET: &str = "harborhook_clock_offset_seconds";
+/// Answers of receivers that want to be left alone for a while.
+const REFUSED: &str = "harborhook_attempts_total{outcome=\"http_5xx\"}";
 
-/// A process of both roles whose clock is [`wrong_clock`].
-async fn start(system: &Distributed, shutdown: CancellationToken) -> (RunningService, Arc<RabbitQueue>) {
-    let config = PostgresConfig { wall_clock: wrong_clock, ..PostgresConfig::new(system.database_url()) };
-    let ledger = Arc::new(PostgresLedger::connect(config).await.unwrap());
-    let config = RabbitConfig { pools: vec![DEFAULT_POOL.to_owned()], ..RabbitConfig::new(system.queue_url()) };
-    let queue = Arc::new(RabbitQueue::connect(config).await.unwrap());
-    let config = ServiceConfig {
-        role: DispatcherRole::All,
-        tenure: Tenure::Shared(Arc::clone(&ledger)),
-        ..ServiceConfig::new(ledger, Arc::clone(&queue) as _, system.sealing_key(), AddressPolicy::development())
-    };
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    (Service::start(config, listener, None, shutdown).await.unwrap(), queue)
+/// Returns when a process has found out that its clock is so many seconds ahead.
+async fn has_jumped(process: &Process, ahead_seconds: i32) {
+    until("the process's clock has jumped", async || {
+        let offset = process.metric(OFFSET).await?;
+        Ok(offset.is_some_and(|offset| (offset + f64::from(ahead_seconds)).abs() < 1.0))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,19 +31,32 @@ async fn the_clock_of_one_process_jumps_an_hour_and_back() {
     let system = &bed.system;
     let bounds = bounds(IN_FLIGHT, Recovery::AfterLease);
     let mut row = Row::begin("the_clock_of_one_process_jumps_an_hour_and_back", system, bounds).unwrap();
+    let clock = WallClock::new().unwrap();
+    let start_by_clock = async |role| {
+        let mut command = system.command(role, system.database_url(), system.queue_url()).unwrap();
+        command.envs(clock.environment());
+        system.start_command(command, role).await.unwrap()
+    };
     let (ingest, _deliver) = (system.ingest().await.unwrap(), system.deliver().await.unwrap());
-    let shutdown = CancellationToken::new();
-    let (service, queue) = start(system, shutdown.clone()).await;
-    let producer = Producer::start(&[ingest.api(), service.address], Load::STEADY);
-    for ahead_ms in [HOUR_MS, 0, -HOUR_MS, 0] {
+    let (jumping_ingest, jumping_deliver) = (start_by_clock(Role::Ingest).await, start_by_clock(Role::Deliver).await);
+    let producer = Producer::start(&[ingest.api(), jumping_ingest.api()], Load::STEADY);
+    for ahead_seconds in [HOUR_SECONDS, 0, -HOUR_SECONDS, 0] {
         producer.further_acknowledged(150).await.unwrap();
-        AHEAD_MS.store(ahead_ms, Ordering::Relaxed);
+        // A pause that somebody asks for is over when it is, whatever the clock says by then.
+        let refused = jumping_deliver.metric(REFUSED).await.unwrap();
+        system.receiver.answers(Answer::busy());
+        until("a pause is asked for", async || Ok(jumping_deliver.metric(REFUSED).await? > refused)).await.unwrap();
+        system.receiver.answers(Answer::ok());
+        clock.set_ahead(ahead_seconds.into()).unwrap();
+        for process in [&jumping_ingest, &jumping_deliver] {
+            has_jumped(process, ahead_seconds).await;
+        }
         producer.further_acknowledged(150).await.unwrap();
         row.recovers(&producer.acknowledged()).await.unwrap();
     }
-    let acknowledged = producer.stop().await.unwrap();
-    shutdown.cancel();
-    service.join.await.unwrap().unwrap();
-    queue.close().await;
-    row.conclude(&acknowledged).await.unwrap();
+    let published = producer.stop().await.unwrap();
+    let is_of_another_time = |at_unix_ms: u64| at_unix_ms.abs_diff(now_unix_ms()) > 10 * MINUTE_MS;
+    let wrong = published.acknowledged.values().filter(|event| is_of_another_time(event.unix_ms())).count();
+    assert_eq!(wrong, 0, "events have the time of a clock that was wrong");
+    row.conclude(&published).await.unwrap();
 }

@@ -1,9 +1,12 @@
 //! The database fails: nothing is acknowledged while it does, and nothing that was is lost.
 
-use e2e::distributed::{Distributed, Load, Producer, Recovery, Row};
-use sqlx::{Connection, Executor, PgConnection};
+use std::time::Duration;
 
-use super::support::{Bed, HELD, Own, bounds};
+use e2e::distributed::{Answer, Bounds, Distributed, Load, Producer, Recovery, Routes, Row, Sees};
+use sqlx::{Connection, Executor, PgConnection};
+use testbed::PostgresServer;
+
+use super::support::{Bed, HELD, IN_FLIGHT, Own, bounds};
 
 /// What happens to the database.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,13 @@ enum Acceptance {
     Falters,
 }
 
+/// A system on a database of its own that may break, whose dispatchers hold more than they may send at once.
+async fn begin(start: impl AsyncFnOnce() -> Option<PostgresServer>) -> Option<Bed> {
+    const IN_FLIGHT_EACH: u32 = 4;
+    let narrow = |routes| Routes { max_in_flight: IN_FLIGHT_EACH, ..routes };
+    Bed::with(async || Some(Own { postgres: Some(start().await?), rabbitmq: None }), narrow).await
+}
+
 /// A database that fails and comes back, under load.
 async fn database_fails(
     name: &'static str,
@@ -26,19 +36,28 @@ async fn database_fails(
     acceptance: Acceptance,
     mut happens: impl AsyncFnMut(Part),
 ) {
-    let mut row = Row::begin(name, system, bounds(HELD, Recovery::AtOnce)).unwrap();
+    let bounds = Bounds { producer: Sees::Unavailable, ..bounds(HELD, Recovery::AtOnce) };
+    let mut row = Row::begin(name, system, bounds).unwrap();
     let ingest = system.ingest().await.unwrap();
     let _delivers = [system.deliver().await.unwrap(), system.deliver().await.unwrap()];
+    // Slower than events come, so that work is held that is not sent.
+    system.receiver.answers(Answer::late(Duration::from_millis(60)));
     let producer = Producer::start(&[ingest.api()], Load::STEADY);
-    producer.further_acknowledged(300).await.unwrap();
+    producer.further_acknowledged(600).await.unwrap();
     happens(Part::Breaks).await;
+    let begun = system.receiver.look(|arrivals| arrivals.begun);
     // One more than the producer has at once: answers from before are all in.
     producer.further_failures(u64::from(Load::STEADY.workers) + 1).await.unwrap();
     let before = producer.acknowledged_count();
-    producer.further_failures(u64::from(Load::STEADY.workers)).await.unwrap();
-    let meanwhile = producer.acknowledged_count() - before;
-    assert!(acceptance == Acceptance::Falters || meanwhile == 0, "{meanwhile} were acknowledged without a database");
+    producer.further_failures(u64::from(Load::STEADY.workers) * 10).await.unwrap();
+    if acceptance == Acceptance::Ends {
+        let meanwhile = producer.acknowledged_count() - before;
+        assert_eq!(meanwhile, 0, "events were acknowledged without a database");
+        let begun = system.receiver.look(|arrivals| arrivals.begun) - begun;
+        assert!(begun <= IN_FLIGHT, "{begun} attempts were begun that could not be recorded");
+    }
     happens(Part::IsMended).await;
+    system.receiver.answers(Answer::ok());
     row.recovers(&producer.acknowledged()).await.unwrap();
     producer.further_acknowledged(200).await.unwrap();
     row.conclude(&producer.stop().await.unwrap()).await.unwrap();
@@ -46,7 +65,7 @@ async fn database_fails(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_is_killed_and_restarted() {
-    let Some(mut bed) = Bed::own_postgres(&[]).await else { return };
+    let Some(mut bed) = begin(async || testbed::postgres(&[]).await.unwrap()).await else { return };
     let postgres = bed.postgres.as_mut().unwrap();
     let happens = async |part| match part {
         Part::Breaks => postgres.kill().unwrap(),
@@ -57,7 +76,7 @@ async fn postgres_is_killed_and_restarted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_becomes_read_only() {
-    let Some(bed) = Bed::own_postgres(&[]).await else { return };
+    let Some(bed) = begin(async || testbed::postgres(&[]).await.unwrap()).await else { return };
     let happens = async |part| {
         let statement = match part {
             Part::Breaks => "ALTER SYSTEM SET default_transaction_read_only = on",
@@ -73,10 +92,8 @@ async fn postgres_becomes_read_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_has_no_space_left() {
     const DISK_MEBIBYTES: u32 = 300;
-    let on_small_disk = async || {
-        Some(Own { postgres: Some(testbed::postgres_on_disk_of(DISK_MEBIBYTES, &[]).await.unwrap()?), rabbitmq: None })
-    };
-    let Some(bed) = Bed::own(on_small_disk).await else { return };
+    let on_small_disk = async || testbed::postgres_on_disk_of(DISK_MEBIBYTES, &[]).await.unwrap();
+    let Some(bed) = begin(on_small_disk).await else { return };
     let postgres = bed.postgres.as_ref().unwrap();
     let happens = async |part| match part {
         Part::Breaks => postgres.fill_disk().unwrap(),
@@ -88,7 +105,8 @@ async fn postgres_has_no_space_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_connections_of_postgres_are_taken() {
-    let Some(bed) = Bed::own_postgres(&[("max_connections", "60")]).await else { return };
+    let few_connections = async || testbed::postgres(&[("max_connections", "60")]).await.unwrap();
+    let Some(bed) = begin(few_connections).await else { return };
     let mut taken = Vec::new();
     let happens = async |part| match part {
         Part::Breaks => take_all_connections(bed.database.url(), &mut taken).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dispatcher_core::limits::MAX_IN_FLIGHT_MAX;
-use e2e::distributed::{Recovery, Routes, Row, TENANT, until};
+use e2e::distributed::{Acknowledged, Recovery, Routes, Row, TENANT, event_id, until};
 use e2e::http::Client;
 use hyper::StatusCode;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -29,20 +29,20 @@ fn event(number: u64) -> Bytes {
 async fn an_event_that_the_database_refuses_is_in_a_batch_of_200() {
     let Some(bed) = Bed::with_routes(one_endpoint).await else { return };
     let system = &bed.system;
-    let row =
+    let mut row =
         Row::begin("an_event_that_the_database_refuses_is_in_a_batch_of_200", system, bounds(0, Recovery::AtOnce))
             .unwrap();
     let mut admin = PgConnection::connect(system.database_url()).await.unwrap();
     let poison = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (body <> convert_to('{\"number\":100}', 'UTF8'))";
     admin.execute(poison).await.unwrap();
-    let (ingest, _deliver) = (system.ingest().await.unwrap(), system.deliver().await.unwrap());
+    let ingest = system.ingest().await.unwrap();
     // While one commit waits, the next batch gathers.
     admin.execute("BEGIN; LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
     let url: Arc<str> = format!("http://{}/v1/tenants/{TENANT}/events:publish", ingest.api()).into();
     let mut requests = JoinSet::new();
     let post = |number| {
         let (client, url) = (Client::default(), Arc::clone(&url));
-        async move { (number, client.post_json(&url, event(number)).await.unwrap().0) }
+        async move { (number, client.post_json(&url, event(number)).await.unwrap()) }
     };
     requests.spawn(post(BATCH));
     until("the first commit waits", async || {
@@ -55,13 +55,16 @@ async fn an_event_that_the_database_refuses_is_in_a_batch_of_200() {
         requests.spawn(post(number));
     }
     admin.execute("ROLLBACK").await.unwrap();
-    let answers = requests.join_all().await;
-    for (number, status) in answers {
+    let mut acknowledged = Acknowledged::new();
+    for (number, (status, answer)) in requests.join_all().await {
         let expected = if number == POISON { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::ACCEPTED };
         assert_eq!(status, expected, "event {number}");
+        acknowledged.extend(event_id(&answer).map(|event| (number, event)));
     }
-    system.receiver.until("all others arrive", |arrivals| arrivals.taken.len() as u64 == BATCH).await.unwrap();
-    row.conclude_with(usize::try_from(BATCH).unwrap(), 0).await.unwrap();
+    row.is_looked_at().await.unwrap();
+    let _deliver = system.deliver().await.unwrap();
+    row.recovers(&acknowledged).await.unwrap();
+    row.conclude(&acknowledged.into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,5 +92,5 @@ async fn an_outcome_that_the_database_refuses_is_in_a_batch_of_200() {
     assert_eq!(copies_of_others, 0, "one row's refusal made others come again");
     admin.execute("ALTER TABLE deliveries DROP CONSTRAINT no_poison").await.unwrap();
     row.recovers(&acknowledged).await.unwrap();
-    row.conclude(&acknowledged).await.unwrap();
+    row.conclude(&acknowledged.into()).await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::distributed::{Answer, Arrivals, Load, Producer, Recovery, Routes, Row, until};
+use e2e::distributed::{Answer, Arrivals, Bounds, Broker, Load, Producer, Recovery, Routes, Row, Sees, until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sqlx::{Connection, Executor, PgConnection};
@@ -14,7 +14,7 @@ async fn ingest_is_killed_in_mid_batch() {
     const KILLS: usize = 4;
     let Some(bed) = Bed::shared().await else { return };
     let system = &bed.system;
-    let bounds = bounds(IN_FLIGHT, Recovery::AfterLease);
+    let bounds = Bounds { producer: Sees::BrokenConnections, ..bounds(IN_FLIGHT, Recovery::AfterLease) };
     let mut row = Row::begin("ingest_is_killed_in_mid_batch", system, bounds).unwrap();
     let _deliver = system.deliver().await.unwrap();
     let mut ingest = system.ingest().await.unwrap();
@@ -55,6 +55,7 @@ async fn a_dispatcher_is_killed_after_the_answer_and_before_the_commit() {
     })
     .await
     .unwrap();
+    let published = producer.stop().await.unwrap();
     deliver.kill().await.unwrap();
     // Whoever still waits works for a process that is gone.
     let orphans =
@@ -63,10 +64,14 @@ async fn a_dispatcher_is_killed_after_the_answer_and_before_the_commit() {
     lock.execute("ROLLBACK").await.unwrap();
     assert_eq!(row.balance().await.unwrap().delivered, 0, "something was committed");
     let answered = system.receiver.taken();
+    let broker = Broker::connect(system.queue_url()).await.unwrap();
+    let [fresh, _] = Broker::queues();
+    until("what was not acknowledged is back in the queue", async || Ok(broker.waiting(&fresh).await? > 0))
+        .await
+        .unwrap();
     let _deliver = system.deliver().await.unwrap();
-    row.recovers(&producer.acknowledged()).await.unwrap();
-    let acknowledged = producer.stop().await.unwrap();
-    row.conclude(&acknowledged).await.unwrap();
+    row.recovers(&published.acknowledged).await.unwrap();
+    row.conclude(&published).await.unwrap();
     let copies = system.receiver.look(Arrivals::copies);
     assert!(copies >= answered, "{answered} were answered and not committed, and only {copies} came again");
 }
@@ -97,10 +102,12 @@ async fn a_dispatcher_is_stopped_past_its_lease_and_goes_on() {
 async fn every_process_is_restarted_in_turn_under_load() {
     let Some(bed) = Bed::shared().await else { return };
     let system = &bed.system;
-    let bounds = bounds(IN_FLIGHT, Recovery::AtOnce);
+    let bounds = Bounds { producer: Sees::BrokenConnections, ..bounds(IN_FLIGHT, Recovery::AtOnce) };
     let mut row = Row::begin("every_process_is_restarted_in_turn_under_load", system, bounds).unwrap();
     let mut ingests = vec![system.ingest().await.unwrap(), system.ingest().await.unwrap()];
     let mut delivers = vec![system.deliver().await.unwrap(), system.deliver().await.unwrap()];
+    // Late enough that something is in flight whenever a process is told to stop.
+    system.receiver.answers(Answer::late(Duration::from_millis(100)));
     let producer = Producer::start(&[ingests[0].api(), ingests[1].api()], Load::STEADY);
     for _ in 0..2 {
         producer.further_acknowledged(100).await.unwrap();
@@ -113,4 +120,6 @@ async fn every_process_is_restarted_in_turn_under_load() {
         row.recovers(&producer.acknowledged()).await.unwrap();
     }
     row.conclude(&producer.stop().await.unwrap()).await.unwrap();
+    let unanswered = system.receiver.look(Arrivals::unanswered);
+    assert_eq!(unanswered, 0, "a process that was told to stop left requests before they were answered");
 }

@@ -31,18 +31,19 @@ async fn a_response_body_holds_a_nul_and_a_lone_surrogate() {
     system.receiver.until("many are refused", |arrivals| arrivals.refused > 100).await.unwrap();
     system.receiver.answers(answer(StatusCode::OK));
     row.recovers(&producer.acknowledged()).await.unwrap();
-    let acknowledged = producer.stop().await.unwrap();
+    let published = producer.stop().await.unwrap();
     until("every attempt is kept with the very bytes", async || {
         let answers = system.receiver.arrivals();
         let kept = "SELECT (SELECT count(*) FROM attempts WHERE excerpt = $1)
                          + (SELECT count(*) FROM deliveries WHERE first_excerpt = $1)";
         let kept: i64 = sqlx::query_scalar(kept).bind(BODY).fetch_one(row.pool()).await?;
         let answered = answers.refused + answers.taken.values().sum::<usize>();
-        Ok(usize::try_from(kept)? == answered && answers.taken.len() == acknowledged.len() * system.routes.fanout())
+        Ok(usize::try_from(kept)? == answered
+            && answers.taken.len() == published.acknowledged.len() * system.routes.fanout())
     })
     .await
     .unwrap();
-    row.conclude(&acknowledged).await.unwrap();
+    row.conclude(&published).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +59,7 @@ async fn an_endpoint_is_deleted_while_deliveries_are_in_flight() {
     let producer = Producer::start(&[ingest.api()], Load::STEADY);
     system.receiver.until("some are in flight", |arrivals| arrivals.begun >= 16).await.unwrap();
     producer.further_acknowledged(100).await.unwrap();
-    let acknowledged = producer.stop().await.unwrap();
+    let published = producer.stop().await.unwrap();
     let dropped = TableChange { put: Vec::new(), drop: system.routes.keys() };
     system.ledger.publish_table(dropped, None).await.unwrap();
     // Whatever waits is held until its grace is over; here it is over at once.
@@ -69,11 +70,11 @@ async fn an_endpoint_is_deleted_while_deliveries_are_in_flight() {
     .await
     .unwrap();
     let (begun, taken) = system.receiver.look(|arrivals| (arrivals.begun, arrivals.taken.len()));
-    let all = acknowledged.len() * system.routes.fanout();
+    let all = published.acknowledged.len() * system.routes.fanout();
     assert_eq!(begun, taken, "what was in flight was answered, and counts");
     assert!(taken >= 16 && taken < all, "{taken} of {all} were delivered");
     assert_eq!(usize::try_from(row.balance().await.unwrap().delivered).unwrap(), taken);
-    row.conclude_with(acknowledged.len(), all - taken).await.unwrap();
+    row.conclude_with(&published, all - taken).await.unwrap();
 }
 
 /// A name server for one process, on a loopback address of its own.
@@ -185,8 +186,8 @@ async fn name_resolution_is_down_and_flaps() {
     assert_eq!(system.receiver.taken(), 0, "a name was resolved without its server");
     name_server.becomes(Mood::Flaps);
     producer.further_acknowledged(100).await.unwrap();
-    let acknowledged = producer.stop().await.unwrap();
+    let published = producer.stop().await.unwrap();
     name_server.becomes(Mood::Answers);
-    row.recovers(&acknowledged).await.unwrap();
-    row.conclude(&acknowledged).await.unwrap();
+    row.recovers(&published.acknowledged).await.unwrap();
+    row.conclude(&published).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! A system for a row, on shared servers or on servers that the row may break.
 
 use dispatcher_core::limits::{FAST_TRACK_EXCHANGES_MAX, PREFETCH_DELIVERIES_MAX};
-use e2e::distributed::{Bounds, Distributed, Recovery, Routes};
+use e2e::distributed::{Bounds, Distributed, Recovery, Routes, Sees};
 use testbed::{PostgresServer, RabbitServer, TestDatabase, TestVhost};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -13,8 +13,9 @@ pub(super) const IN_FLIGHT: usize = FAST_TRACK_EXCHANGES_MAX;
 /// What one process holds of the queue, and with which it can be lost, or cut off.
 pub(super) const HELD: usize = PREFETCH_DELIVERIES_MAX;
 
+/// Of a failure that no producer sees anything of.
 pub(super) const fn bounds(copies_max: usize, recovery: Recovery) -> Bounds {
-    Bounds { copies_max, recovery }
+    Bounds { copies_max, recovery, producer: Sees::Nothing }
 }
 
 /// The fields are dropped in this order: what uses a server before it.
@@ -50,19 +51,17 @@ impl Bed {
         Self::with(start, |routes| routes).await
     }
 
-    /// On a PostgreSQL of the row's own.
-    pub(super) async fn own_postgres(settings: &[(&str, &str)]) -> Option<Self> {
-        Self::own(async || Some(Own { postgres: Some(testbed::postgres(settings).await.unwrap()?), rabbitmq: None }))
-            .await
-    }
-
     /// On a RabbitMQ of the row's own.
     pub(super) async fn own_rabbitmq() -> Option<Self> {
         Self::own(async || Some(Own { postgres: None, rabbitmq: Some(testbed::rabbitmq(&[]).await.unwrap()?) })).await
     }
 
-    /// Rows run one after another: each needs the machine to itself.
-    async fn with(start: impl AsyncFnOnce() -> Option<Own>, change: impl FnOnce(Routes) -> Routes) -> Option<Self> {
+    /// On servers of the row's own, with routes that the row changes. Rows run one after another: each needs the machine
+    /// to itself.
+    pub(super) async fn with(
+        start: impl AsyncFnOnce() -> Option<Own>,
+        change: impl FnOnce(Routes) -> Routes,
+    ) -> Option<Self> {
         static ONE: Mutex<()> = Mutex::const_new(());
         let alone = ONE.lock().await;
         let Own { postgres, rabbitmq } = start().await?;

@@ -22,7 +22,7 @@ const GOOD: usize = 120;
 /// The definition of a kind that serves another version and not ours.
 fn of_another_version(kind: Kind) -> CustomResourceDefinition {
     let mut definition = definition(kind);
-    definition.spec.versions[0].name = "v1alpha9".to_owned();
+    "v1alpha9".clone_into(&mut definition.spec.versions[0].name);
     definition
 }
 

@@ -38,8 +38,7 @@ async fn routing_stands_while_the_api_server_is_out_of_reach_and_goes_on_afterwa
         .await;
         assert!(operator.measures("harborhook_operator_troubles{part=\"lease\"} 1"));
         if is_refusing {
-            let words = "hookendpoints in ";
-            eventually("so do the watches", || async { operator.reasons().await.contains(words) }).await;
+            eventually("so do the watches", || async { operator.reasons().await.contains("hookendpoints in ") }).await;
         }
         assert_eq!(operator.version().await, version, "nothing is published that is not known");
         proxy.accept();
@@ -49,7 +48,7 @@ async fn routing_stands_while_the_api_server_is_out_of_reach_and_goes_on_afterwa
             operator.endpoint_state().await == Some(expected.clone())
         })
         .await;
-        eventually("it is ready, without a restart", || works()).await;
+        eventually("it is ready, without a restart", &works).await;
         assert_eq!(operator.version().await, version + 1, "in one plan");
     }
     operator.running.stop().await;
