@@ -40,7 +40,9 @@ impl Allowance {
     /// How long until so many tokens are there.
     fn wait_for(&self, count: usize, per_second: u32) -> Duration {
         let missing = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) - self.tokens;
-        Duration::from_secs_f64((missing / f64::from(per_second.max(1))).max(0.0))
+        let wait = Duration::from_secs_f64((missing / f64::from(per_second.max(1))).max(0.0));
+        // What is missing may be less than a nanosecond brings; a wait of none would be asked for again and again.
+        wait.max(Duration::from_nanos(1))
     }
 }
 
@@ -223,6 +225,15 @@ mod tests {
             }
         }
         (f64::from(u32::try_from(started).unwrap()), now.saturating_sub(START).as_secs_f64())
+    }
+
+    #[test]
+    fn a_wait_for_the_smallest_part_of_a_token_takes_time() {
+        let mut allowance = Allowance { tokens: 7.0 - f64::EPSILON * 4.0, filled_at: START };
+        let standing = Standing { per_second: 30, ..standing() };
+        let mut next = |now| next_step(&standing, &mut allowance, &SettleClock::new(START), now);
+        let NextStep::Wait(wait) = next(START) else { panic!("nothing to wait for") };
+        assert_eq!(next(START + wait), NextStep::Commit(7));
     }
 
     #[test]
