@@ -124,9 +124,9 @@ pub const ACCEPT_WAITING_TARGETS_MAX: usize = 262_144;
 /// Most batches of accepted events that are being published; what is accepted beyond them is due at once, and published
 /// when there is room. More than are under way with a queue that answers, and bounded in memory.
 pub const ACCEPT_PUBLISHING_MAX: usize = 4;
-/// Events of a batch from which on the next one gathers while it is published, unless it fills a queue message already:
-/// fewer say that there is little to do, and then nobody should wait for others.
-pub const ACCEPT_CROWDED_EVENTS: usize = 16;
+/// Events of a batch, or targets of its events, from which on the next one gathers while it is published: fewer say that
+/// there is little to do, and then nobody should wait for others.
+pub const ACCEPT_CROWDED_BATCH: usize = 16;
 /// How long the writer gathers the next batch while the last one is published, and waits for a place to publish one:
 /// usually until it is there.
 pub const ACCEPT_PUBLISH_PATIENCE: Duration = Duration::from_millis(25);

@@ -11,9 +11,9 @@ use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWDED_EVENTS,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWDED_BATCH,
     ACCEPT_LEDGER_LOOK_PAUSE, ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX,
-    ACCEPT_WAITING_TARGETS_MAX, LEASE, MESSAGE_DELIVERIES_MAX,
+    ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -267,7 +267,7 @@ impl AcceptorTask {
         let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
         self.progress.end(is_stored);
         let targets: usize = events.iter().map(|event| event.fanout_count() as usize).sum();
-        let is_crowded = events.len() >= ACCEPT_CROWDED_EVENTS || targets >= MESSAGE_DELIVERIES_MAX;
+        let is_crowded = events.len().max(targets) >= ACCEPT_CROWDED_BATCH;
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
