@@ -7,77 +7,53 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dispatcher_core::limits::{
-    CONNECT_TIMEOUT, IDENTITY_CLIENT_BUILDS_MAX, IDENTITY_CLIENT_LIFETIME, IDLE_CONNECTION_LIFETIME,
-    IDLE_CONNECTIONS_PER_HOST_MAX, RESPONSE_HEADERS_MAX,
-};
-use reqwest::dns::Resolve;
+use dispatcher_core::limits::{IDENTITY_CLIENT_BUILDS_MAX, IDENTITY_CLIENT_LIFETIME};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::SingleCertAndKey;
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
+use super::connect::{Pool, pool};
 use super::failure::NotMade;
-use super::identity::{Fingerprint, Identity, IdentityErrorReason, IdentityPart, OpenIdentity};
+use super::identity::{Fingerprint, Identity, OpenIdentity};
+use super::resolve::GuardedResolver;
 
-/// Names us to receivers.
-const USER_AGENT: &str = concat!("Harborhook/", env!("CARGO_PKG_VERSION"));
+/// The one protocol that is spoken (RFC 7301, 6).
+const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Builds clients, all with the same guards.
 #[derive(Clone)]
 pub(super) struct Factory {
-    resolver: Arc<dyn Resolve>,
+    resolver: GuardedResolver,
 }
 
 impl Factory {
-    pub(super) fn new(resolver: impl Resolve + 'static) -> Self {
-        Self { resolver: Arc::new(resolver) }
+    pub(super) fn new(resolver: GuardedResolver) -> Self {
+        Self { resolver }
     }
 
     /// A client with its own pool of connections. Without authorities of an identity it reads those of the system,
     /// which takes some milliseconds.
-    pub(super) fn build(&self, identity: Option<OpenIdentity>) -> Result<reqwest::Client, reqwest::Error> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_rustls()
-            .http1_only()
-            .http1_max_headers(RESPONSE_HEADERS_MAX)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(no_retry())
-            .user_agent(USER_AGENT)
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
-            .dns_resolver(Arc::clone(&self.resolver));
-        if let Some(OpenIdentity { authorities, client }) = identity {
-            if let Some(authorities) = authorities {
-                builder = builder.tls_certs_only(authorities);
-            }
-            if let Some(client) = client {
-                builder = builder.identity(client);
-            }
-        }
-        builder.build().map_err(reqwest::Error::without_url)
-    }
-
-    /// A client of an identity.
     ///
     /// # Errors
-    /// [`NotMade::Identity`] if there is none for this identity alone, [`NotMade::NoClient`] if there is none for nobody
-    /// either: then it is this machine that lacks something.
-    fn build_identified(&self, identity: OpenIdentity) -> Result<reqwest::Client, NotMade> {
-        let part = if identity.client.is_some() { IdentityPart::Chain } else { IdentityPart::Authorities };
-        self.build(Some(identity)).map_err(|error| {
-            tracing::debug!(%error, "a client of a TLS identity cannot be built");
-            let refused = NotMade::Identity(IdentityErrorReason::Refused.of(part));
-            self.build(None).map_or(NotMade::NoClient, |_| refused)
-        })
+    /// When the system has none.
+    pub(super) fn build(&self, identity: Option<OpenIdentity>) -> Result<Arc<Pool>, rustls::Error> {
+        let OpenIdentity { authorities, client } = identity.unwrap_or_default();
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?;
+        let builder = match authorities {
+            Some(authorities) => builder.with_root_certificates(authorities),
+            None => builder.with_platform_verifier()?,
+        };
+        let mut config = match client {
+            Some(client) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols.push(ALPN_HTTP_1_1.to_vec());
+        Ok(Arc::new(pool(self.resolver.clone(), config)))
     }
-}
-
-/// Never a second request, like [`reqwest::retry::never`], which all the same keeps a copy of each request for it.
-fn no_retry() -> reqwest::retry::Builder {
-    reqwest::retry::for_host("").no_budget().max_retries_per_request(0)
 }
 
 /// The clients of TLS identities, each built when it is first used. The ones that were used last are kept.
@@ -98,7 +74,7 @@ struct Kept {
 }
 
 struct Slot {
-    client: Arc<OnceCell<reqwest::Client>>,
+    client: Arc<OnceCell<Arc<Pool>>>,
     last_use: u64,
     used_at: Instant,
 }
@@ -120,7 +96,7 @@ impl IdentityClients {
     ///
     /// # Errors
     /// [`NotMade::Identity`] if its certificates cannot be used, [`NotMade::NoClient`] if the machine has no roots.
-    pub(super) async fn of(self: &Arc<Self>, identity: &Identity) -> Result<reqwest::Client, NotMade> {
+    pub(super) async fn of(self: &Arc<Self>, identity: &Identity) -> Result<Arc<Pool>, NotMade> {
         let client = self.slot(identity.fingerprint());
         client.get_or_try_init(|| self.build(identity)).await.cloned()
     }
@@ -130,7 +106,7 @@ impl IdentityClients {
         self.kept().slots.len()
     }
 
-    fn slot(self: &Arc<Self>, fingerprint: Fingerprint) -> Arc<OnceCell<reqwest::Client>> {
+    fn slot(self: &Arc<Self>, fingerprint: Fingerprint) -> Arc<OnceCell<Arc<Pool>>> {
         let mut kept = self.kept();
         let used_at = Instant::now();
         kept.uses += 1;
@@ -153,13 +129,16 @@ impl IdentityClients {
     }
 
     /// Builds on a thread for blocking work: it computes, and it may read the system's roots from the disk.
-    async fn build(&self, identity: &Identity) -> Result<reqwest::Client, NotMade> {
+    async fn build(&self, identity: &Identity) -> Result<Arc<Pool>, NotMade> {
         let permit = Arc::clone(&self.builds).acquire_owned().await.map_err(|_| NotMade::NoClient)?;
         let (factory, identity) = (self.factory.clone(), identity.clone());
         let built = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let identity = identity.open().map_err(NotMade::Identity)?;
-            factory.build_identified(identity)
+            factory.build(Some(identity)).map_err(|error| {
+                tracing::debug!(%error, "a client of a TLS identity cannot be built");
+                NotMade::NoClient
+            })
         });
         built.await.map_err(|_| NotMade::NoClient)?
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use dispatcher_core::address::{AddressError, AddressErrorReason};
 use dispatcher_core::delivery::Outcome;
+use hyper_util::client::legacy;
 use rustix::io::Errno;
+use url::Url;
 
 use super::identity::IdentityError;
 
@@ -104,6 +106,21 @@ impl Failure {
     pub(super) fn no_answer() -> Self {
         Self::Theirs { outcome: Outcome::Network, description: "the receiver did not answer".to_owned() }
     }
+
+    /// What became of an exchange with this URL.
+    pub(super) fn of(error: &(dyn Error + 'static), url: &Url) -> Self {
+        if let Some(refused) = chain(error).into_iter().find_map(|error| error.downcast_ref::<RefusedAddress>()) {
+            return refused.0.clone().into();
+        }
+        match not_made(error) {
+            Some(reason) => Self::Ours(reason),
+            None if url.scheme() == "https" && is_unsent(error) => Self::Theirs {
+                outcome: Outcome::TlsError,
+                description: format!("{}; {}", describe(error), tls::ENDED_AFTER_HANDSHAKE),
+            },
+            None => Self::Theirs { outcome: classify(error), description: describe(error) },
+        }
+    }
 }
 
 /// The description goes to the tenant: it names neither what a name resolved to nor what the installation denies.
@@ -131,24 +148,6 @@ fn what_to_do(reason: AddressErrorReason) -> &'static str {
 impl From<RefusedAddress> for Failure {
     fn from(error: RefusedAddress) -> Self {
         error.0.into()
-    }
-}
-
-impl From<reqwest::Error> for Failure {
-    fn from(error: reqwest::Error) -> Self {
-        let is_over_tls = error.url().is_some_and(|url| url.scheme() == "https");
-        let error = error.without_url();
-        if let Some(refused) = chain(&error).into_iter().find_map(|error| error.downcast_ref::<RefusedAddress>()) {
-            return refused.0.clone().into();
-        }
-        match not_made(&error) {
-            Some(reason) => Self::Ours(reason),
-            None if is_over_tls && is_unsent(&error) => Self::Theirs {
-                outcome: Outcome::TlsError,
-                description: format!("{}; {}", describe(&error), tls::ENDED_AFTER_HANDSHAKE),
-            },
-            None => Self::Theirs { outcome: classify(&error), description: describe(&error) },
-        }
     }
 }
 
@@ -190,8 +189,7 @@ fn is_unsent(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
-        || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
         || has_kind(error, io::ErrorKind::TimedOut)
 }
 
@@ -211,16 +209,17 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     chain
 }
 
-/// The messages of the chain, each once, and what to do about an error of TLS.
+/// The messages of the chain, each once, and what to do about an error of TLS. What the pool of connections has to say is
+/// left out: its `client` is not the tenant's, and why it failed is told below it.
 fn describe(error: &(dyn Error + 'static)) -> String {
     let mut messages: Vec<String> = Vec::new();
-    for error in chain(error) {
+    for error in chain(error).into_iter().filter(|error| !error.is::<legacy::Error>()) {
         let message = error.to_string();
         if messages.last().is_none_or(|last| !last.ends_with(&message)) {
             messages.push(message);
         }
     }
-    let description = messages.join(": ");
+    let description = if messages.is_empty() { "the request was not sent".to_owned() } else { messages.join(": ") };
     let advice = chain(error).into_iter().find_map(|error| error.downcast_ref().and_then(tls::advice));
     match advice {
         Some(advice) => format!("{description}; {advice}"),

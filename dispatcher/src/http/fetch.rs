@@ -1,15 +1,16 @@
 //! Documents that the installation itself wants: read whole, or not at all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dispatcher_core::delivery::Outcome;
 use http::header::ACCEPT;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use super::failure::{Failure, NotMade, RefusedAddress};
-use super::{Client, Identity};
+use super::failure::{Failure, NotMade};
+use super::{Client, Identity, next_chunk};
 
 /// Which document to read.
 #[derive(Clone, Copy, Debug)]
@@ -68,23 +69,17 @@ impl Client {
     }
 
     async fn read_whole(&self, fetch: Fetch<'_>) -> Result<Bytes, FetchError> {
-        self.address_policy.check_url(fetch.url).map_err(Failure::from)?;
-        let client = match fetch.identity {
-            None => self.anonymous.clone(),
+        let pool = match fetch.identity {
+            None => Arc::clone(&self.anonymous),
             Some(identity) => self.identified.of(identity).await?,
         };
-        let mut request = reqwest::Request::new(Method::GET, fetch.url.clone());
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(fetch.accept));
-        let mut response = client.execute(request).await.map_err(Failure::from)?;
-        if let Some(address) = response.remote_addr() {
-            let checked = self.address_policy.check_address(address.ip()).map_err(RefusedAddress::from);
-            checked.map_err(Failure::from)?;
-        }
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(fetch.accept))]);
+        let mut response = self.ask(&pool, Method::GET, fetch.url, headers, Bytes::new()).await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
         let mut document = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(Failure::from)? {
+        while let Some(chunk) = next_chunk(response.body_mut(), fetch.url).await? {
             if document.len() + chunk.len() > fetch.bytes_max {
                 return Err(FetchError::TooLarge(fetch.bytes_max));
             }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use dispatcher_core::limits::{
     TLS_AUTHORITIES_BYTES_MAX, TLS_AUTHORITIES_MAX, TLS_CHAIN_BYTES_MAX, TLS_CHAIN_CERTIFICATES_MAX, TLS_KEY_BYTES_MAX,
 };
-use dispatcher_core::redacted::Redacted;
 use dispatcher_core::table::{ClientCertificate, TlsIdentity};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{PemObject, SectionKind};
@@ -89,9 +88,6 @@ pub enum IdentityErrorReason {
     /// The private key is not that of the first certificate.
     #[error("its private key does not belong to the first certificate of the chain: store both of one pair")]
     KeyMismatch,
-    /// Each part can be read, and TLS takes them for no identity all the same.
-    #[error("TLS cannot be set up with it: have it issued anew")]
-    Refused,
 }
 
 impl IdentityErrorReason {
@@ -109,7 +105,6 @@ impl IdentityErrorReason {
             Self::EncryptedKey => "encrypted_key",
             Self::UnsupportedKey => "unsupported_key",
             Self::KeyMismatch => "key_mismatch",
-            Self::Refused => "refused",
         }
     }
 }
@@ -173,27 +168,25 @@ impl Fingerprint {
 }
 
 /// An identity as a client is built with it.
+#[derive(Default)]
 pub(super) struct OpenIdentity {
     /// The only ones to trust; `None`: those of the system.
-    pub(super) authorities: Option<Vec<reqwest::Certificate>>,
+    pub(super) authorities: Option<RootCertStore>,
     /// Whom to be; `None`: nobody.
-    pub(super) client: Option<reqwest::Identity>,
+    pub(super) client: Option<CertifiedKey>,
 }
 
-fn authorities(pem: &str) -> Result<Vec<reqwest::Certificate>, IdentityError> {
+fn authorities(pem: &str) -> Result<RootCertStore, IdentityError> {
     let part = IdentityPart::Authorities;
     let certificates = certificates(pem, part, TLS_AUTHORITIES_BYTES_MAX, TLS_AUTHORITIES_MAX)?;
-    let broken = || IdentityErrorReason::BrokenCertificate.of(part);
-    let mut store = RootCertStore::empty();
-    let mut authorities = Vec::with_capacity(certificates.len());
+    let mut authorities = RootCertStore::empty();
     for certificate in certificates {
-        authorities.push(reqwest::Certificate::from_der(&certificate).map_err(|_| broken())?);
-        store.add(certificate).map_err(|_| broken())?;
+        authorities.add(certificate).map_err(|_| IdentityErrorReason::BrokenCertificate.of(part))?;
     }
     Ok(authorities)
 }
 
-fn client_certificate(client: &ClientCertificate) -> Result<reqwest::Identity, IdentityError> {
+fn client_certificate(client: &ClientCertificate) -> Result<CertifiedKey, IdentityError> {
     let (chain_pem, key_pem) = (client.chain.expose(), client.key.expose());
     let chain = certificates(chain_pem, IdentityPart::Chain, TLS_CHAIN_BYTES_MAX, TLS_CHAIN_CERTIFICATES_MAX)?;
     if chain.iter().any(|certificate| ParsedCertificate::try_from(certificate).is_err()) {
@@ -206,10 +199,7 @@ fn client_certificate(client: &ClientCertificate) -> Result<reqwest::Identity, I
             _ => IdentityErrorReason::UnsupportedKey,
         };
         reason.of(IdentityPart::Key)
-    })?;
-    let together = Redacted::new([chain_pem, "\n", key_pem].concat());
-    reqwest::Identity::from_pem(together.expose().as_bytes())
-        .map_err(|_| IdentityErrorReason::UnsupportedKey.of(IdentityPart::Key))
+    })
 }
 
 fn certificates(

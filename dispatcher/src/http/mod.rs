@@ -4,6 +4,7 @@
 //! before the exchange, every answer of a name look-up ([`resolve`]), and the address that answered.
 
 mod clients;
+mod connect;
 mod failure;
 mod fetch;
 pub mod identity;
@@ -23,11 +24,15 @@ use dispatcher_core::classify::classify_status;
 use dispatcher_core::delivery::Outcome;
 use dispatcher_core::limits::{IDENTITY_CLIENTS_MAX, RESPONSE_EXCERPT_BYTES_MAX};
 use dispatcher_core::retry_after;
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method};
+use http::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::HttpInfo;
 use url::Url;
 
 use self::clients::{Factory, IdentityClients};
+use self::connect::Pool;
 pub use self::failure::NotMade;
 use self::failure::{Failure, RefusedAddress};
 pub use self::fetch::{Fetch, FetchError};
@@ -43,7 +48,7 @@ use crate::clock::now_unix_ms;
 #[derive(Clone, Debug)]
 pub struct Client {
     /// For requests without a TLS identity.
-    anonymous: reqwest::Client,
+    anonymous: Arc<Pool>,
     /// For requests with one.
     identified: Arc<IdentityClients>,
     address_policy: Arc<AddressPolicy>,
@@ -61,7 +66,11 @@ pub struct ClientConfig {
 /// Why a client cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("the outbound client cannot be built: {0}; are the system's root certificates installed (ca-certificates)?")]
-pub struct ClientError(#[source] reqwest::Error);
+pub struct ClientError(#[source] rustls::Error);
+
+/// Names us to receivers.
+const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("Harborhook/", env!("CARGO_PKG_VERSION")));
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// One request, always a POST.
 pub struct Request<'a> {
@@ -146,7 +155,7 @@ impl Client {
         let deadline = request.deadline;
         let time_left = || deadline.saturating_sub(started.elapsed());
         let client = match request.identity {
-            None => self.anonymous.clone(),
+            None => Arc::clone(&self.anonymous),
             Some(identity) => {
                 let client = tokio::time::timeout(time_left(), self.identified.of(identity)).await;
                 client.unwrap_or(Err(NotMade::NoClient))?
@@ -161,21 +170,14 @@ impl Client {
         answer.into_exchange(failure, started.elapsed())
     }
 
-    async fn send(&self, client: &reqwest::Client, request: Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
-        self.address_policy.check_url(request.url)?;
-        let mut outbound = reqwest::Request::new(Method::POST, request.url.clone());
-        *outbound.headers_mut() = request.headers;
-        *outbound.body_mut() = Some(request.body.into());
-        let mut response = client.execute(outbound).await?;
-        // The look-up was checked before; this holds whatever way the connection was made.
-        if let Some(address) = response.remote_addr() {
-            self.address_policy.check_address(address.ip()).map_err(RefusedAddress::from)?;
-        }
+    async fn send(&self, pool: &Pool, request: Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
+        let Request { url, headers, body, .. } = request;
+        let mut response = self.ask(pool, Method::POST, url, headers, body).await?;
         answer.status_code = Some(response.status().as_u16());
         answer.retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| retry_after::parse(value.as_bytes(), now_unix_ms()));
         // Read to its end, a small body gives its connection back; a large one is cut off with its connection.
-        while let Some(chunk) = response.chunk().await? {
+        while let Some(chunk) = next_chunk(response.body_mut(), url).await? {
             answer.keep(chunk);
             if answer.is_full {
                 break;
@@ -183,6 +185,41 @@ impl Client {
         }
         Ok(())
     }
+
+    /// Sends a request, and answers once its answer begins. No address is asked that the policy refuses.
+    async fn ask(
+        &self,
+        pool: &Pool,
+        method: Method,
+        url: &Url,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>, Failure> {
+        self.address_policy.check_url(url)?;
+        headers.entry(USER_AGENT).or_insert(OUR_NAME);
+        headers.entry(ACCEPT).or_insert(ANYTHING);
+        let mut request = http::Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::try_from(url.as_str()).map_err(|error| Failure::of(&error, url))?;
+        *request.headers_mut() = headers;
+        let response = pool.request(request).await.map_err(|error| Failure::of(&error, url))?;
+        // The look-up was checked before; this holds whatever way the connection was made.
+        if let Some(info) = response.extensions().get::<HttpInfo>() {
+            self.address_policy.check_address(info.remote_addr().ip()).map_err(RefusedAddress::from)?;
+        }
+        Ok(response)
+    }
+}
+
+/// The next piece of a body; `None` after the last.
+async fn next_chunk(body: &mut Incoming, url: &Url) -> Result<Option<Bytes>, Failure> {
+    while let Some(frame) = body.frame().await {
+        // Trailers are of no use here.
+        if let Ok(chunk) = frame.map_err(|error| Failure::of(&error, url))?.into_data() {
+            return Ok(Some(chunk));
+        }
+    }
+    Ok(None)
 }
 
 /// What has arrived of an answer.

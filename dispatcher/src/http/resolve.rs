@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::vec;
 
 use dispatcher_core::address::AddressPolicy;
 use dispatcher_core::limits::HOST_ADDRESSES_MAX;
 use futures::future::BoxFuture;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 
 use super::failure::{LookupFailed, RefusedAddress};
 
@@ -39,20 +42,31 @@ impl Lookup for SystemLookup {
 }
 
 /// Resolves for the connector, and answers only addresses that may be connected to.
-pub(super) struct GuardedResolver<L> {
+#[derive(Clone)]
+pub(super) struct GuardedResolver {
     address_policy: Arc<AddressPolicy>,
     config: Arc<ResolverConfig>,
-    lookup: Arc<L>,
+    lookup: Arc<dyn Lookup>,
 }
 
-impl<L: Lookup> GuardedResolver<L> {
-    pub(super) fn new(address_policy: Arc<AddressPolicy>, config: ResolverConfig, lookup: L) -> Self {
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl GuardedResolver {
+    pub(super) fn new(address_policy: Arc<AddressPolicy>, config: ResolverConfig, lookup: impl Lookup) -> Self {
         Self { address_policy, config: Arc::new(config), lookup: Arc::new(lookup) }
     }
 }
 
-impl<L: Lookup> Resolve for GuardedResolver<L> {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for GuardedResolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let policy = Arc::clone(&self.address_policy);
         let host = name.as_str().to_ascii_lowercase();
         if let Some(fixed) = self.config.fixed_hosts.get(&host) {
@@ -69,10 +83,7 @@ impl<L: Lookup> Resolve for GuardedResolver<L> {
     }
 }
 
-fn check(
-    policy: &AddressPolicy,
-    addresses: Vec<SocketAddr>,
-) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+fn check(policy: &AddressPolicy, addresses: Vec<SocketAddr>) -> Result<vec::IntoIter<SocketAddr>, BoxError> {
     if addresses.is_empty() {
         return Err(LookupFailed::NoAddress.into());
     }
@@ -82,5 +93,5 @@ fn check(
     for address in &addresses {
         policy.check_address(address.ip()).map_err(RefusedAddress::from)?;
     }
-    Ok(Box::new(addresses.into_iter()))
+    Ok(addresses.into_iter())
 }

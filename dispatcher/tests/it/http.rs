@@ -243,6 +243,7 @@ async fn who_cannot_be_reached_is_told_apart() {
         assert_eq!((exchange.outcome, exchange.status_code), (outcome, None), "{url}: {exchange:?}");
         let excerpt = String::from_utf8_lossy(&exchange.excerpt);
         assert!(!excerpt.is_empty() && !excerpt.contains("hunter2"), "{url}: {excerpt}");
+        assert!(!excerpt.contains("client error"), "whose client, the tenant would ask: {excerpt}");
     }
 }
 

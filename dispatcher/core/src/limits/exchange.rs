@@ -16,7 +16,7 @@ pub const TIMEOUT_SECONDS_DEFAULT: u32 = 15;
 pub const TIMEOUT_SECONDS_MAX: u32 = 60;
 /// Most headers in a response; one that has more is not HTTP for us.
 pub const RESPONSE_HEADERS_MAX: usize = 100;
-/// How long one connection may take to open, TLS not included, within the deadline of the exchange.
+/// How long one connection may take to open, look-up and TLS included, within the deadline of the exchange.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most addresses of one host that are looked at; a name with more is refused.
 pub const HOST_ADDRESSES_MAX: usize = 64;
@@ -25,6 +25,10 @@ pub const HOST_ADDRESSES_MAX: usize = 64;
 pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = FAST_TRACK_EXCHANGES_MAX;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
+/// Pause after which a connection on which nothing happens is probed, and between probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Probes without an answer after which a connection is given up.
+pub const KEEPALIVE_PROBES_MAX: u32 = 3;
 /// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
 pub const TLS_AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
 /// Most certificate authorities that one endpoint trusts.

@@ -76,11 +76,3 @@ async fn an_identity_that_cannot_be_used_is_refused_each_time_and_shuts_out_no_o
         assert_eq!(clients.count(), 1);
     }
 }
-
-#[test]
-fn an_identity_that_tls_refuses_is_one_that_cannot_be_used_and_no_shortage() {
-    let authorities = Some(vec![reqwest::Certificate::from_der(b"swordfish").unwrap()]);
-    let identity = OpenIdentity { authorities, client: None };
-    let error = clients(1).factory.build_identified(identity).unwrap_err();
-    assert_eq!(error, NotMade::Identity(IdentityErrorReason::Refused.of(IdentityPart::Authorities)));
-}

@@ -1,3 +1,4 @@
+use dispatcher_core::redacted::Redacted;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 
 use super::*;
