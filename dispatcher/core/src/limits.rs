@@ -111,10 +111,10 @@ pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most outcomes in one record transaction.
 pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
 /// Outcomes that are committed without waiting for more.
-pub const RECORD_BATCH_WANTED: usize = 256;
+pub const RECORD_BATCH_WANTED: usize = 384;
 /// Longest wait for more outcomes after a commit: short against a lease, and what is in flight meanwhile fits into what
 /// one process may hold.
-pub const RECORD_PAUSE_MAX: Duration = Duration::from_millis(10);
+pub const RECORD_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Most targets of events in one accept transaction; the writer is held for as long as writing them takes.
 pub const ACCEPT_BATCH_TARGETS_MAX: usize = 32_768;
 /// Most requests that wait for an accept transaction; beyond it ingest answers 503.
@@ -124,9 +124,9 @@ pub const ACCEPT_WAITING_TARGETS_MAX: usize = 262_144;
 /// Most batches of accepted events that are being published; what is accepted beyond them is due at once, and published
 /// when there is room. More than are under way with a queue that answers, and bounded in memory.
 pub const ACCEPT_PUBLISHING_MAX: usize = 4;
-/// Events of a batch, or targets of its events, from which on the next one gathers while it is published: fewer say that
-/// there is little to do, and then nobody should wait for others.
-pub const ACCEPT_CROWDED_BATCH: usize = 16;
+/// Events of a batch, or targets of several, from which on the next one gathers while it is published: fewer say that there
+/// is little to do, and then nobody should wait for others.
+pub const ACCEPT_CROWD_MIN: usize = 16;
 /// How long the writer gathers the next batch while the last one is published, and waits for a place to publish one:
 /// usually until it is there.
 pub const ACCEPT_PUBLISH_PATIENCE: Duration = Duration::from_millis(25);

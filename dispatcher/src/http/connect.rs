@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use dispatcher_core::limits::{
     CONNECT_TIMEOUT, IDLE_CONNECTION_LIFETIME, IDLE_CONNECTIONS_PER_HOST_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES_MAX,
-    RESPONSE_HEADERS_MAX,
+    RESPONSE_HEADERS_MAX, UNACKNOWLEDGED_MAX,
 };
 use futures::future::BoxFuture;
 use http::Uri;
@@ -21,12 +21,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::resolve::GuardedResolver;
+use super::resolve::{BoxError, GuardedResolver};
 
 /// Sends requests over connections of its own, which it keeps for a while.
 pub(super) type Pool = legacy::Client<Connector, Full<Bytes>>;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes connections. Addresses that a URL names are not looked up: whoever uses it checks the URL before.
 #[derive(Clone)]
@@ -42,6 +40,9 @@ pub(super) fn pool(resolver: GuardedResolver, tls: ClientConfig) -> Pool {
     tcp.set_keepalive(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES_MAX));
+    // Other systems have no such option.
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)

@@ -219,6 +219,7 @@ fn describe(error: &(dyn Error + 'static)) -> String {
             messages.push(message);
         }
     }
+    // Nothing is known that would leave none.
     let description = if messages.is_empty() { "the request was not sent".to_owned() } else { messages.join(": ") };
     let advice = chain(error).into_iter().find_map(|error| error.downcast_ref().and_then(tls::advice));
     match advice {
@@ -230,6 +231,14 @@ fn describe(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_takes_too_long_is_a_timeout_at_whatever_depth() {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection could be made in time");
+        assert_eq!(classify(&late()), Outcome::Timeout);
+        assert_eq!(classify(&io::Error::other(late())), Outcome::Timeout);
+        assert_eq!(classify(&io::Error::other("something else")), Outcome::Network);
+    }
 
     #[test]
     fn what_this_machine_lacks_is_not_the_receivers_failure() {

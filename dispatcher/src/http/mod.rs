@@ -44,6 +44,11 @@ pub use self::watch::Watch;
 use self::watch::within;
 use crate::clock::now_unix_ms;
 
+/// Names us to receivers.
+const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("Harborhook/", env!("CARGO_PKG_VERSION")));
+/// Of an answer only its beginning is kept, as bytes.
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+
 /// The outbound client. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -67,10 +72,6 @@ pub struct ClientConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("the outbound client cannot be built: {0}; are the system's root certificates installed (ca-certificates)?")]
 pub struct ClientError(#[source] rustls::Error);
-
-/// Names us to receivers.
-const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("Harborhook/", env!("CARGO_PKG_VERSION")));
-const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// One request, always a POST.
 pub struct Request<'a> {
@@ -154,15 +155,15 @@ impl Client {
     ) -> Result<Exchange, NotMade> {
         let deadline = request.deadline;
         let time_left = || deadline.saturating_sub(started.elapsed());
-        let client = match request.identity {
+        let pool = match request.identity {
             None => Arc::clone(&self.anonymous),
             Some(identity) => {
-                let client = tokio::time::timeout(time_left(), self.identified.of(identity)).await;
-                client.unwrap_or(Err(NotMade::NoClient))?
+                let pool = tokio::time::timeout(time_left(), self.identified.of(identity)).await;
+                pool.unwrap_or(Err(NotMade::NoClient))?
             }
         };
         let mut answer = Answer::default();
-        let failure = match within(time_left(), watch, self.send(&client, request, &mut answer)).await {
+        let failure = match within(time_left(), watch, self.send(&pool, request, &mut answer)).await {
             Some(Ok(())) => None,
             Some(Err(failure)) => Some(failure),
             None => Some(Failure::timeout(deadline)),

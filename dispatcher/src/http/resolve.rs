@@ -49,7 +49,8 @@ pub(super) struct GuardedResolver {
     lookup: Arc<dyn Lookup>,
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// What the layers of a connection hand on; what it is is found by its type.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl GuardedResolver {
     pub(super) fn new(address_policy: Arc<AddressPolicy>, config: ResolverConfig, lookup: impl Lookup) -> Self {

@@ -144,6 +144,7 @@ async fn a_fixed_host_is_not_looked_up_and_gives_its_port() {
     let head = serve.await.unwrap();
     assert!(head.starts_with("post /hook http/1.1\r\n"), "{head}");
     assert!(head.contains(concat!("\r\nuser-agent: harborhook/", env!("CARGO_PKG_VERSION"), "\r\n")), "{head}");
+    assert!(head.contains("\r\naccept: */*\r\n"), "{head}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWDED_BATCH,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWD_MIN,
     ACCEPT_LEDGER_LOOK_PAUSE, ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX,
     ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
@@ -266,8 +266,7 @@ impl AcceptorTask {
         let answers = self.accept_all(&events).await;
         let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
         self.progress.end(is_stored);
-        let targets: usize = events.iter().map(|event| event.fanout_count() as usize).sum();
-        let is_crowded = events.len().max(targets) >= ACCEPT_CROWDED_BATCH;
+        let is_crowd = is_crowd(events.iter().map(NewEvent::fanout_count));
         let fresh: Vec<NewEvent> = events
             .into_iter()
             .zip(&answers)
@@ -281,7 +280,7 @@ impl AcceptorTask {
             let publishing = self.publisher.publish(place, fresh, lease_until_unix_ms);
             // Meanwhile the next batch gathers: few large ones cost less than many small ones. Where there is little to do
             // nobody waits, and nowhere for long.
-            if is_crowded {
+            if is_crowd {
                 timeout(ACCEPT_PUBLISH_PATIENCE, publishing).await.ok();
             }
         }
@@ -343,6 +342,16 @@ fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
     }
 }
 
+/// Whether a batch says that there is much to do. One event alone does not, to however many it goes.
+fn is_crowd(fanout_counts: impl Iterator<Item = u32>) -> bool {
+    let (mut events, mut targets) = (0, 0);
+    for fanout_count in fanout_counts {
+        events += 1;
+        targets += fanout_count as usize;
+    }
+    events >= ACCEPT_CROWD_MIN || (events > 1 && targets >= ACCEPT_CROWD_MIN)
+}
+
 /// Whether the ledger answers within a moment.
 async fn answers(ledger: &dyn Ledger) -> bool {
     matches!(timeout(ACCEPT_LEDGER_LOOK_TIMEOUT, ledger.ping()).await, Ok(Ok(())))
@@ -350,4 +359,23 @@ async fn answers(ledger: &dyn Ledger) -> bool {
 
 fn is_new(answer: &Answer) -> bool {
     answer.is_ok_and(|receipt| !receipt.repeated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_events_with_many_targets_are_a_crowd_and_one_alone_is_none() {
+        for (fanout_counts, expected) in [
+            (vec![0; 15], false),
+            (vec![0; 16], true),
+            (vec![8, 8], true),
+            (vec![8, 7], false),
+            (vec![4096], false),
+            (vec![], false),
+        ] {
+            assert_eq!(is_crowd(fanout_counts.iter().copied()), expected, "{fanout_counts:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers are functions of tests")]
 
 mod identity;
+mod unread;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::sleep;
 
 use super::counted::{Counts, Protocol, relay};
-use super::duel::{Duel, Figures, Shape, number};
+use super::duel::{Duel, Figures, Shape, number, order};
 use super::history;
 use super::load::{ClosedLoop, Subject, closed_loop};
 use super::report::{Row, median, percentile_milliseconds};
@@ -35,12 +35,16 @@ const EXAMINED: [&str; 2] = ["one_to_one", "one_to_ten"];
 const RELAY_LIMIT: &str = "relay_limit";
 /// All that is counted by a relay.
 const COUNTED: &str = "counted";
+/// All that is measured on a ledger with rows.
+const FULL_LEDGER: &str = "full_ledger";
+/// Turns of each ledger in a repeat.
+const LEDGER_TURNS: u32 = 4;
 
 /// What can be asked for by itself.
 pub fn names() -> Vec<String> {
     let rates = RATES.iter().map(|rate| latency_name(*rate));
     let shapes = SHAPES.iter().map(|shape| shape.row.to_owned());
-    rates.chain([RELAY_LIMIT.to_owned()]).chain(shapes).chain([COUNTED.to_owned()]).collect()
+    rates.chain([RELAY_LIMIT.to_owned()]).chain(shapes).chain([COUNTED.to_owned(), FULL_LEDGER.to_owned()]).collect()
 }
 
 fn latency_name(rate: u32) -> String {
@@ -67,7 +71,7 @@ pub async fn measure(sink: &Sink, effort: &Effort) -> Result<Vec<Row>> {
     if effort.wants(COUNTED) {
         rows.extend(counted(&servers, sink, effort).await?);
     }
-    if effort.ledger_rows > 0 {
+    if effort.ledger_rows > 0 && effort.wants(FULL_LEDGER) {
         rows.extend(full_ledger(&servers, sink, effort).await?);
     }
     Ok(rows)
@@ -198,14 +202,18 @@ async fn full_ledger(servers: &Servers, sink: &Sink, effort: &Effort) -> Result<
     let mut rows = Vec::new();
     for shape in SHAPES.iter().filter(|shape| EXAMINED.contains(&shape.row)) {
         let mut rates = [Vec::new(), Vec::new()];
-        for number in 0..effort.repeats {
-            for place in if number % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let (system, rates) = (&systems[place], &mut rates[place]);
-                servers.checkpoint().await?;
-                let subject = system.subject(shape.route, shape.payload_bytes);
-                rates.push(closed_loop(sink, &subject, effort.warm_up, effort.measured).await?);
-                system.settle(sink).await?;
+        for _ in 0..effort.repeats {
+            let mut sums = [0.0, 0.0];
+            for turn in 0..LEDGER_TURNS {
+                for place in order(turn) {
+                    let (system, sum) = (&systems[place], &mut sums[place]);
+                    servers.checkpoint().await?;
+                    let subject = system.subject(shape.route, shape.payload_bytes);
+                    *sum += closed_loop(sink, &subject, effort.warm_up, effort.measured / 2).await?;
+                    system.settle(sink).await?;
+                }
             }
+            rates.iter_mut().zip(sums).for_each(|(rates, sum)| rates.push(sum / f64::from(LEDGER_TURNS)));
         }
         let [empty, full] = rates.map(median);
         rows.push(Row::new(format!("distributed_{}_empty_ledger", shape.row), "deliveries/s", empty, None));

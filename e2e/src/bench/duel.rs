@@ -164,7 +164,7 @@ impl<'a> Duel<'a> {
 }
 
 /// Who goes first and who second.
-fn order(turn: u32) -> [usize; 2] {
+pub(super) fn order(turn: u32) -> [usize; 2] {
     if turn.is_multiple_of(2) { [0, 1] } else { [1, 0] }
 }
 

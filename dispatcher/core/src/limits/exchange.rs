@@ -4,7 +4,8 @@ use std::time::Duration;
 
 // --- Outbound exchanges -------------------------------------------------------------------------
 
-/// Most exchanges in flight on the fast track of one process (64 to 256 measured best on two cores).
+/// Most exchanges in flight on the fast track of one process. Receivers that take their time need as many; more measured
+/// worse on two cores, where what is in flight has to fit into the caches.
 pub const FAST_TRACK_EXCHANGES_MAX: usize = 128;
 /// Most exchanges in flight on the slow track of one process; bounds their memory.
 pub const SLOW_TRACK_EXCHANGES_MAX: usize = 2048;
@@ -25,10 +26,14 @@ pub const HOST_ADDRESSES_MAX: usize = 64;
 pub const IDLE_CONNECTIONS_PER_HOST_MAX: usize = FAST_TRACK_EXCHANGES_MAX;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
-/// Pause after which a connection on which nothing happens is probed, and between probes.
+/// Pause after which a connection on which nothing happens is probed, and between probes: one that a firewall has forgotten
+/// is found before a request is lost on it.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Probes without an answer after which a connection is given up.
 pub const KEEPALIVE_PROBES_MAX: u32 = 3;
+/// How long what was sent may stay without an acknowledgement, or the receiver's window closed, until a connection is given
+/// up. No probes are sent then, and a receiver that answers and never reads would hold the connection for ever.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of the certificate authorities that one endpoint trusts: those of a whole system fit.
 pub const TLS_AUTHORITIES_BYTES_MAX: usize = 256 * 1024;
 /// Most certificate authorities that one endpoint trusts.
