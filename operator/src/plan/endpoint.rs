@@ -14,7 +14,7 @@ use dispatcher_core::table::{EndpointRow, EndpointState, RowKey, SigningKey, Sig
 use super::revision::{Before, revision};
 use super::{GenerateSecret, Memory, PlanContext, Planned, Situation};
 use crate::validate::{Problem, ValidatedEndpoint, validate_endpoint};
-use crate::world::{SecretState, World, named_secrets};
+use crate::world::{SecretState, World, generated_secret, named_secrets};
 use crate::{effective, generate};
 
 /// What holds while an endpoint is invalid.
@@ -146,13 +146,10 @@ fn names_of_secrets(resource: &Endpoint) -> Vec<String> {
 
 /// The Secret of an endpoint that names none, if it is not there, or if it was made for a scheme of the other kind.
 fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &World) -> Option<GenerateSecret> {
-    if resource.spec.signing.as_ref().is_some_and(|signing| signing.secret_key_ref.is_some()) {
-        return None;
-    }
-    let secret_name = generate::secret_name(name);
+    let secret_name = generated_secret(resource)?;
     let scheme = effective::signing_scheme(&resource.spec);
     let is_wanted = match world.secrets.get(namespace, &secret_name) {
-        None | Some(SecretState::Unmade) => true,
+        None | Some(SecretState::Unmade { .. }) => true,
         Some(SecretState::Forbidden | SecretState::Unread) => false,
         Some(SecretState::Present(data)) => {
             data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))

@@ -47,10 +47,10 @@ pub const NAMESPACE_LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
 // --- Secrets ------------------------------------------------------------------------------------
 
-/// How often a Secret that is there is read again.
+/// How often a Secret that is there is read again, and one that is to be made here.
 pub const SECRET_LOOK_INTERVAL: Duration = Duration::from_mins(5);
-/// Pauses before a Secret that is missing, lacks a key that is named or may not be read is looked for again; the last one
-/// stays.
+/// Pauses before a Secret that is missing, lacks a key that is named or may not be read is looked for again, and before one
+/// is made again; the last one stays.
 pub const SECRET_RETRY_PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
