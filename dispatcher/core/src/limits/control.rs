@@ -97,6 +97,9 @@ pub const STATUS_WRITES_IN_FLIGHT_MAX: usize = 8;
 pub const STATUSES_WAITING_MAX: usize = 500_000;
 /// Within this time the watch has told of a status that was written; the same one is not written again before.
 pub const STATUS_SETTLE_TIME: Duration = Duration::from_secs(5);
+/// For how long the first status of an object waits that is about to be in effect: dispatchers load it in a second or two,
+/// and then one status says all.
+pub const STATUS_BEGINNING_PAUSE: Duration = Duration::from_secs(3);
 /// First pause after an API server could not be reached; it doubles.
 pub const STATUS_RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause after an API server could not be reached.
