@@ -226,7 +226,7 @@ pub fn plan_again(world: &World, context: &PlanContext<'_>, now_unix_ms: u64, me
             let planned = endpoint::plan_endpoint(resource, (tenant, namespace, name, id), &situation, memory);
             plan.look_in(planned.retires_in);
             plan.generate_secrets.extend(planned.generate);
-            if !planned.is_undecided {
+            if !planned.is_untold {
                 statuses.endpoint(&planned.planned, id, routed.contains(&id));
             }
             wanted.tenant(tenant, namespace, &situation.published);

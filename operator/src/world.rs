@@ -16,7 +16,7 @@ use dispatcher::ledger::{Disabled, DispatcherRecord, EndpointFacts, TableLoad};
 use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row, RowKey, TableChange, TableVersion};
 
-pub use self::named::named_secrets;
+pub use self::named::{generated_secret, named_secrets, referenced_secrets};
 pub use self::secrets::{SecretData, SecretState, Secrets};
 use crate::plan::replay::ReplayProgress;
 use crate::plan::{ObjectStatus, Plan, StatusBody};

@@ -84,7 +84,8 @@ impl Assembly {
         let (issuer, issuers) = IssuerWatch::new(client.clone(), issuer);
         let events = EventWriter::new(client.clone(), lease.identity.clone(), Arc::clone(&metrics));
         let statuses = StatusWriter::with_events(client.clone(), Arc::clone(&metrics), events.clone(), lead.clone());
-        let (secret_maker, secrets) = (SecretMaker::new(client.clone()), Arc::clone(sources.secrets()));
+        let (secret_maker, secrets) =
+            (SecretMaker::new(client.clone(), Arc::clone(&metrics)), Arc::clone(sources.secrets()));
         let pool_writers = PoolWriters {
             ledger: Arc::clone(&ledger),
             lead: lead.clone(),

@@ -1,4 +1,7 @@
 //! Makes the Secrets that plans ask for, a few at once, and tries again later what does not work.
+//!
+//! Among thousands of endpoints a plan takes longer than a Secret takes to be made: what it asks for may be there already. One
+//! that was made counts as unread until it is read, and is made again only for a plan that knew as much.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{ApiFailure, FailureClass};
+use super::metrics::{OperatorMetrics, SecretResult};
 use super::secret::{Made, make_secret};
 use super::secrets::SecretReader;
 use crate::plan::GenerateSecret;
@@ -29,6 +33,7 @@ pub struct SecretMaker {
 
 struct Shared {
     client: Client,
+    metrics: Arc<OperatorMetrics>,
     wishes: Mutex<Wishes>,
     wanted: Notify,
 }
@@ -37,31 +42,33 @@ struct Shared {
 struct Wishes {
     /// What was asked for last and is not begun, each with the identity of the endpoint that will own it.
     waiting: VecDeque<(GenerateSecret, String)>,
+    /// How many changes of the Secrets were known to whoever asked.
+    known: u64,
     places: HashMap<Place, Attempt>,
 }
 
-/// What became of the last attempt to make a Secret.
+/// What became of the attempts to make a Secret.
+#[derive(Default)]
 struct Attempt {
     /// When it may be tried again; `None` while it is tried.
     again: Option<Instant>,
-    failures: usize,
-    is_forbidden: bool,
+    tries: usize,
+    /// The change from which on it is known that it was made, and is to be read.
+    made: Option<u64>,
+    /// Why the last one failed.
+    failure: Option<FailureClass>,
 }
 
 impl SecretMaker {
     /// Makes once it runs.
-    pub fn new(client: Client) -> Self {
-        Self { shared: Arc::new(Shared { client, wishes: Mutex::default(), wanted: Notify::new() }) }
+    pub fn new(client: Client, metrics: Arc<OperatorMetrics>) -> Self {
+        Self { shared: Arc::new(Shared { client, metrics, wishes: Mutex::default(), wanted: Notify::new() }) }
     }
 
-    /// Makes these, each with the identity of the endpoint that will own it, and forgets what was asked for before. What
-    /// failed lately is to be asked for again later.
-    pub fn want(&self, wanted: Vec<(GenerateSecret, String)>) {
-        let mut wishes = self.shared.wishes();
-        let places: HashSet<Place> = wanted.iter().map(|(secret, _)| place(secret)).collect();
-        wishes.places.retain(|place, attempt| attempt.again.is_none() || places.contains(place));
-        wishes.waiting = wanted.into();
-        drop(wishes);
+    /// Makes these, each with the identity of the endpoint that will own it, and forgets what was asked for before. Whoever
+    /// asks knew so many changes of the Secrets, as the reader counts them. What failed lately is to be asked for again later.
+    pub fn want(&self, wanted: Vec<(GenerateSecret, String)>, known: u64) {
+        self.shared.wishes().want(wanted, known, Instant::now());
         self.shared.wanted.notify_one();
     }
 
@@ -82,26 +89,26 @@ impl SecretMaker {
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some((place, result)) = under_way.next() => {
-                    self.shared.wishes().record(&place, &result, Instant::now());
-                    secrets.look_again(&place.0, &place.1);
-                }
+                Some((place, result)) = under_way.next() => self.shared.end(&place, result, &secrets),
                 () = self.shared.wanted.notified() => {}
             }
         }
         while under_way.next().await.is_some() {}
     }
 
-    /// Whether a Secret may not be made.
-    pub(super) fn is_forbidden(&self) -> bool {
-        self.shared.wishes().places.values().any(|attempt| attempt.is_forbidden)
+    /// Whether a Secret could not be made.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.wishes().places.values().any(|attempt| attempt.failure.is_some())
     }
 
-    /// Marks in a world the Secrets that may not be made, so that their endpoints say so.
+    /// Marks in a world the Secrets that could not be made, so that their endpoints say so.
     pub(super) fn mark(&self, secrets: &mut Secrets) {
         for ((namespace, name), attempt) in &self.shared.wishes().places {
-            if attempt.is_forbidden && secrets.get(namespace, name).is_none() {
-                secrets.insert(namespace, name, SecretState::Unmade);
+            if let Some(failure) = attempt.failure
+                && secrets.get(namespace, name).is_none()
+            {
+                let is_forbidden = failure == FailureClass::Forbidden;
+                secrets.insert(namespace, name, SecretState::Unmade { is_forbidden });
             }
         }
     }
@@ -111,15 +118,40 @@ impl Shared {
     fn wishes(&self) -> MutexGuard<'_, Wishes> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// An attempt has ended.
+    fn end(&self, place: &Place, result: Result<Made, ApiFailure>, secrets: &SecretReader) {
+        let (namespace, name) = place;
+        self.metrics.secret_asked(match &result {
+            Ok(Made::Created | Made::Renewed) => SecretResult::Made,
+            Ok(Made::Kept) => SecretResult::Present,
+            Err(failure) if failure.class == FailureClass::Forbidden => SecretResult::Forbidden,
+            Err(_) => SecretResult::Failed,
+        });
+        let made = result.map(|_| secrets.made(namespace, name));
+        if made.is_err() {
+            secrets.look_again(namespace, name);
+        }
+        self.wishes().record(place, made, Instant::now());
+    }
 }
 
 impl Wishes {
-    /// The next Secret to make. One that is being made, or failed lately, is passed over.
+    fn want(&mut self, wanted: Vec<(GenerateSecret, String)>, known: u64, now: Instant) {
+        let places: HashSet<Place> = wanted.iter().map(|(secret, _)| place(secret)).collect();
+        // One that was made and is not read yet is not asked for, and may be again at once if it is not what is needed.
+        self.places.retain(|place, attempt| attempt.again.is_none_or(|again| now < again) || places.contains(place));
+        (self.waiting, self.known) = (wanted.into(), known);
+    }
+
+    /// The next Secret to make. One that is being made, was tried lately, or was made without the knowledge of whoever asks,
+    /// is passed over.
     fn next(&mut self, now: Instant) -> Option<(GenerateSecret, String)> {
         while let Some((secret, owner_uid)) = self.waiting.pop_front() {
-            let fresh = Attempt { again: Some(now), failures: 0, is_forbidden: false };
+            let fresh = Attempt { again: Some(now), ..Attempt::default() };
             let attempt = self.places.entry(place(&secret)).or_insert(fresh);
-            if attempt.again.is_some_and(|again| again <= now) {
+            let is_known = attempt.made.is_none_or(|made| made <= self.known);
+            if is_known && attempt.again.is_some_and(|again| again <= now) {
                 attempt.again = None;
                 return Some((secret, owner_uid));
             }
@@ -127,22 +159,23 @@ impl Wishes {
         None
     }
 
-    fn record(&mut self, place: &Place, result: &Result<Made, ApiFailure>, now: Instant) {
+    /// An attempt has ended: it is made from this change on, or was not.
+    fn record(&mut self, place: &Place, result: Result<u64, ApiFailure>, now: Instant) {
         let Some(attempt) = self.places.get_mut(place) else { return };
-        let was_forbidden = attempt.is_forbidden;
-        attempt.is_forbidden = matches!(result, Err(failure) if failure.class == FailureClass::Forbidden);
-        let pause = match result {
-            Ok(_) => SECRET_RETRY_PAUSES[0],
+        attempt.tries += 1;
+        attempt.again = Some(now + retry_pause(attempt.tries));
+        let before = attempt.failure.take();
+        match result {
+            Ok(made) => attempt.made = Some(made),
             Err(error) => {
-                attempt.failures += 1;
-                if attempt.failures == 1 || was_forbidden != attempt.is_forbidden {
+                attempt.failure = Some(error.class);
+                let was_forbidden = before.map(|class| class == FailureClass::Forbidden);
+                if was_forbidden != Some(error.class == FailureClass::Forbidden) {
                     let (namespace, name) = place;
                     tracing::warn!(namespace, secret = name, %error, "a signing key cannot be made; trying again");
                 }
-                retry_pause(attempt.failures)
             }
-        };
-        attempt.again = Some(now + pause);
+        }
     }
 }
 
@@ -150,8 +183,8 @@ fn place(secret: &GenerateSecret) -> Place {
     (secret.namespace.clone(), secret.name.clone())
 }
 
-fn retry_pause(failures: usize) -> Duration {
-    SECRET_RETRY_PAUSES[failures.saturating_sub(1).min(SECRET_RETRY_PAUSES.len() - 1)]
+fn retry_pause(tries: usize) -> Duration {
+    SECRET_RETRY_PAUSES[tries.saturating_sub(1).min(SECRET_RETRY_PAUSES.len() - 1)]
 }
 
 #[cfg(test)]
@@ -160,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    fn wanted(names: &[&str]) -> VecDeque<(GenerateSecret, String)> {
+    fn wanted(names: &[&str]) -> Vec<(GenerateSecret, String)> {
         let secret = |name: &&str| GenerateSecret {
             namespace: "shop".to_owned(),
             name: (*name).to_owned(),
@@ -170,26 +203,79 @@ mod tests {
         names.iter().map(|name| (secret(name), "uid".to_owned())).collect()
     }
 
-    fn next(wishes: &mut Wishes, now: Instant) -> Option<Place> {
-        wishes.next(now).map(|(secret, _)| place(&secret))
+    fn place_of(name: &str) -> Place {
+        ("shop".to_owned(), name.to_owned())
+    }
+
+    fn next(wishes: &mut Wishes, now: Instant) -> Option<String> {
+        wishes.next(now).map(|(secret, _)| secret.name)
+    }
+
+    fn failure() -> ApiFailure {
+        ApiFailure { class: FailureClass::Forbidden, message: "no".to_owned() }
     }
 
     #[tokio::test]
-    async fn each_is_made_once_and_what_failed_is_passed_over_for_a_while() {
-        let (mut wishes, now) = (Wishes { waiting: wanted(&["a", "b"]), ..Wishes::default() }, Instant::now());
-        let (a, b) = (("shop".to_owned(), "a".to_owned()), ("shop".to_owned(), "b".to_owned()));
-        assert_eq!(next(&mut wishes, now).as_ref(), Some(&a));
-        wishes.waiting = wanted(&["a", "b"]);
-        assert_eq!(next(&mut wishes, now).as_ref(), Some(&b), "the first one is being made");
-        let failure = || ApiFailure { class: FailureClass::Forbidden, message: "no".to_owned() };
-        wishes.record(&a, &Ok(Made::Created), now);
-        wishes.record(&b, &Err(failure()), now);
-        wishes.waiting = wanted(&["a", "b"]);
-        assert_eq!(next(&mut wishes, now), None, "the world does not know of the first one yet");
-        wishes.waiting = wanted(&["b"]);
-        assert_eq!(next(&mut wishes, now + SECRET_RETRY_PAUSES[0]).as_ref(), Some(&b));
-        wishes.record(&b, &Err(failure()), now);
-        wishes.waiting = wanted(&["b"]);
-        assert_eq!(next(&mut wishes, now + SECRET_RETRY_PAUSES[0]), None, "pauses grow");
+    async fn what_is_being_made_and_what_failed_lately_is_passed_over() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        wishes.want(wanted(&["a", "b"]), 0, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
+        wishes.want(wanted(&["a", "b"]), 0, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("b"), "the first one is being made");
+        wishes.record(&place_of("b"), Err(failure()), now);
+        wishes.want(wanted(&["b"]), 0, now);
+        assert_eq!(next(&mut wishes, now), None);
+        let later = now + SECRET_RETRY_PAUSES[0];
+        wishes.want(wanted(&["b"]), 0, later);
+        assert_eq!(next(&mut wishes, later).as_deref(), Some("b"));
+        wishes.record(&place_of("b"), Err(failure()), later);
+        wishes.want(wanted(&["b"]), 0, later + SECRET_RETRY_PAUSES[0]);
+        assert_eq!(next(&mut wishes, later + SECRET_RETRY_PAUSES[0]), None, "pauses grow");
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_made_again_only_for_a_plan_that_knew() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        wishes.want(wanted(&["a", "b"]), 3, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
+        wishes.record(&place_of("a"), Ok(5), now);
+        // Plans that began before take however long they take.
+        let later = now + Duration::from_secs(100);
+        for known in [3, 4] {
+            wishes.want(wanted(&["a"]), known, later);
+            assert_eq!(next(&mut wishes, later), None, "it is there, and the world of the plan did not know");
+        }
+        wishes.want(wanted(&["a"]), 5, later);
+        assert_eq!(next(&mut wishes, later).as_deref(), Some("a"), "it was read, and is not there");
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_waited_in_line_asks_no_second_time_for_what_was_made_meanwhile() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        wishes.want(wanted(&["a"]), 3, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
+        // While it is made, another plan asks for it.
+        wishes.want(wanted(&["b", "a"]), 3, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("b"));
+        wishes.record(&place_of("a"), Ok(5), now);
+        assert_eq!(next(&mut wishes, now + Duration::from_secs(100)), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_there_and_does_not_help_is_made_again_ever_less() {
+        let (mut wishes, mut now, mut known) = (Wishes::default(), Instant::now(), 0);
+        for pause in SECRET_RETRY_PAUSES {
+            wishes.want(wanted(&["a"]), known, now);
+            assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
+            known += 1;
+            wishes.record(&place_of("a"), Ok(known), now);
+            // Until it is read nobody asks for it.
+            wishes.want(Vec::new(), known, now);
+            wishes.want(wanted(&["a"]), known, now);
+            assert_eq!(next(&mut wishes, now), None);
+            now += pause;
+        }
+        wishes.want(Vec::new(), known, now);
+        assert!(wishes.places.is_empty(), "what helped is forgotten");
     }
 }

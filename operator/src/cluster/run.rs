@@ -62,7 +62,9 @@ pub struct RunConfig {
 pub struct Run {
     config: RunConfig,
     world: World,
-    /// Whether Secrets that may not be made are marked in the world.
+    /// The epoch with which this process led when it looked last.
+    led: Option<u64>,
+    /// Whether Secrets that could not be made are marked in the world.
     has_marks: bool,
     withheld: Option<Withheld>,
     confirmed: Option<String>,
@@ -79,6 +81,7 @@ impl Run {
         Self {
             config,
             world,
+            led: None,
             has_marks: false,
             withheld: None,
             confirmed: None,
@@ -122,9 +125,10 @@ impl Run {
 
     /// Looks once. Answers when to look again although nothing changes.
     async fn step(&mut self) -> Option<Duration> {
+        let leadership = self.config.lead.now();
+        self.take_over(leadership);
         self.config.sources.gather(&mut self.world);
         self.world.issuers.clone_from(&self.config.issuers.borrow_and_update());
-        let leadership = self.config.lead.now();
         self.config.metrics.set_leadership(leadership);
         self.config.readiness.set_leader(leadership != Leadership::Follower);
         let is_synced = self.config.sources.is_synced() && self.config.pools.is_synced();
@@ -182,7 +186,7 @@ impl Run {
         if self.config.lead.now() == leadership {
             self.config.statuses.want_all(&PLANNED_KINDS, look.statuses);
             self.config.replays.order(look.replays, Some(epoch));
-            self.config.secret_maker.want(look.generate_secrets);
+            self.config.secret_maker.want(look.generate_secrets, self.config.sources.secrets_seen());
         }
         look.next_look_in.map_or(LEDGER_LOOK_INTERVAL, |pause| pause.clamp(PLAN_INTERVAL_MIN, LEDGER_LOOK_INTERVAL))
     }
@@ -222,12 +226,24 @@ impl Run {
         }
     }
 
+    /// At the begin of a lead: the leader before may have made Secrets that this process has not looked for since.
+    fn take_over(&mut self, leadership: Leadership) {
+        let leads = match leadership {
+            Leadership::Leader { epoch } => Some(epoch),
+            Leadership::Follower => None,
+        };
+        if leads.is_some() && leads != self.led {
+            self.config.sources.secrets().doubt_absent();
+        }
+        self.led = leads;
+    }
+
     fn mark_secrets(&mut self) {
-        let is_forbidden = self.config.secret_maker.is_forbidden();
-        if is_forbidden || self.has_marks {
+        let has_failed = self.config.secret_maker.has_failed();
+        if has_failed || self.has_marks {
             self.world.secrets = self.config.sources.secrets().secrets();
             self.config.secret_maker.mark(&mut self.world.secrets);
-            self.has_marks = is_forbidden;
+            self.has_marks = has_failed;
         }
     }
 }

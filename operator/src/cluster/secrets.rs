@@ -24,10 +24,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use self::book::{Book, Place, Read};
+use self::book::{Book, Place, Read, Wanted};
 use super::metrics::{OperatorMetrics, SecretResult, Watched};
 use super::watch::{Arrived, WatchStates, config, follow};
-use crate::world::{SecretData, Secrets, named_secrets};
+use crate::generate::GENERATED_KEY;
+use crate::world::{SecretData, Secrets, generated_secret, referenced_secrets};
 
 /// Reads the Secrets that are wanted, again and again.
 pub struct SecretReader {
@@ -50,11 +51,16 @@ impl SecretReader {
 
     /// Wants the Secrets that these endpoints name, and no others.
     pub fn want<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) {
-        let mut wanted: HashMap<Place, BTreeSet<String>> = HashMap::new();
+        let mut wanted: HashMap<Place, Wanted> = HashMap::new();
         for endpoint in endpoints {
             let Some(namespace) = &endpoint.metadata.namespace else { continue };
-            for (name, key) in named_secrets(endpoint) {
-                wanted.entry((namespace.clone(), name)).or_default().insert(key);
+            for (name, key) in referenced_secrets(endpoint) {
+                let secret = wanted.entry((namespace.clone(), name)).or_default();
+                secret.is_referenced = true;
+                secret.keys.insert(key);
+            }
+            if let Some(name) = generated_secret(endpoint) {
+                wanted.entry((namespace.clone(), name)).or_default().keys.insert(GENERATED_KEY.to_owned());
             }
         }
         self.book().want(wanted, Instant::now());
@@ -68,12 +74,28 @@ impl SecretReader {
         self.wanted.notify_one();
     }
 
+    /// A Secret has just been made: it is read at once, and counts as unread until then. Answers the number of changes from
+    /// which on what is known says so.
+    pub(super) fn made(&self, namespace: &str, name: &str) -> u64 {
+        self.book().made(&(namespace.to_owned(), name.to_owned()), Instant::now());
+        let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wanted.notify_one();
+        changes
+    }
+
+    /// Somebody else has made Secrets until now: those that were not there are read again, and count as unread until then.
+    pub(super) fn doubt_absent(&self) {
+        self.book().doubt_absent(Instant::now());
+        self.changes.fetch_add(1, Ordering::Release);
+        self.wanted.notify_one();
+    }
+
     /// Whether every Secret that is wanted has been asked for once.
     pub fn is_synced(&self) -> bool {
         self.book().all_tried()
     }
 
-    /// Rises with every change.
+    /// Rises with every change. What is known has at least so many, if it is asked for afterwards.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }

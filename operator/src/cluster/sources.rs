@@ -96,6 +96,11 @@ impl Sources {
         &self.secrets
     }
 
+    /// How many changes of the Secrets are in the world at least.
+    pub fn secrets_seen(&self) -> u64 {
+        self.seen.secrets
+    }
+
     /// Brings a world up to date, and asks for the Secrets that are named in it now.
     pub fn gather(&mut self, world: &mut World) {
         let endpoints = self.endpoints.changes();

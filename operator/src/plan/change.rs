@@ -10,6 +10,9 @@ use crate::facts;
 pub enum StatusChange {
     /// Conditions, or what follows from the spec: written at once.
     Conditions,
+    /// The first conditions of an object that is about to be in effect: written if that takes longer than usual. Until
+    /// then it says by its definition that it is pending.
+    Beginning,
     /// Nothing but facts: written when the budget allows.
     Facts {
         /// By how many steps of their rounding the facts changed, in all.
@@ -21,9 +24,14 @@ impl StatusChange {
     /// The stable name of the class.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Conditions => "conditions",
+            Self::Conditions | Self::Beginning => "conditions",
             Self::Facts { .. } => "facts",
         }
+    }
+
+    /// Whether it is more than facts.
+    pub(crate) const fn is_of_conditions(self) -> bool {
+        !matches!(self, Self::Facts { .. })
     }
 
     /// What is new in an endpoint's status.

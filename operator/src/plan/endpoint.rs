@@ -12,9 +12,10 @@ use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::table::{EndpointRow, EndpointState, RowKey, SigningKey, SigningScheme};
 
 use super::revision::{Before, revision};
+use super::status::is_told;
 use super::{GenerateSecret, Memory, PlanContext, Planned, Situation};
 use crate::validate::{Problem, ValidatedEndpoint, validate_endpoint};
-use crate::world::{SecretState, World, named_secrets};
+use crate::world::{SecretState, World, generated_secret, named_secrets};
 use crate::{effective, generate};
 
 /// What holds while an endpoint is invalid.
@@ -23,8 +24,9 @@ const HELD: &str = "deliveries wait until it is valid again";
 /// A planned endpoint.
 pub(super) struct PlannedEndpoint<'a> {
     pub(super) planned: Planned<'a, Endpoint, EndpointRow>,
-    /// Whether it was left as it is, because a Secret that it names has not been read yet.
-    pub(super) is_undecided: bool,
+    /// Whether nothing is to be said of it: a Secret that it names has not been read yet, or it is new and its key is being
+    /// made.
+    pub(super) is_untold: bool,
     /// When the next old key retires.
     pub(super) retires_in: Option<Duration>,
     /// The Secret that it waits for.
@@ -74,7 +76,7 @@ pub(super) fn plan_endpoint<'a>(
     };
     let has_row = row.is_some();
     PlannedEndpoint {
-        is_undecided,
+        is_untold: is_undecided || waits_for_its_key(resource, namespace, world, &judged.problems),
         retires_in: judged.retires_at_unix_ms.map(|at| Duration::from_millis(at.saturating_sub(*now_unix_ms))),
         generate: secret_to_make(resource, namespace, name, world),
         planned: Planned {
@@ -88,6 +90,14 @@ pub(super) fn plan_endpoint<'a>(
             is_current,
         },
     }
+}
+
+/// Whether an endpoint of which nothing was said yet lacks nothing but a key that is being made. It says by its definition
+/// that it is pending, and a status that says why would be the first of two.
+fn waits_for_its_key(resource: &Endpoint, namespace: &str, world: &World, problems: &[Problem]) -> bool {
+    let observed_generation = resource.status.as_ref().and_then(|status| status.observed_generation);
+    let is_being_made = generated_secret(resource).is_some_and(|name| world.secrets.get(namespace, &name).is_none());
+    is_being_made && !is_told(observed_generation) && problems.iter().all(|problem| problem.reason == Reason::Pending)
 }
 
 /// The last row of an endpoint that is not valid now.
@@ -146,13 +156,10 @@ fn names_of_secrets(resource: &Endpoint) -> Vec<String> {
 
 /// The Secret of an endpoint that names none, if it is not there, or if it was made for a scheme of the other kind.
 fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &World) -> Option<GenerateSecret> {
-    if resource.spec.signing.as_ref().is_some_and(|signing| signing.secret_key_ref.is_some()) {
-        return None;
-    }
-    let secret_name = generate::secret_name(name);
+    let secret_name = generated_secret(resource)?;
     let scheme = effective::signing_scheme(&resource.spec);
     let is_wanted = match world.secrets.get(namespace, &secret_name) {
-        None | Some(SecretState::Unmade) => true,
+        None | Some(SecretState::Unmade { .. }) => true,
         Some(SecretState::Forbidden | SecretState::Unread) => false,
         Some(SecretState::Present(data)) => {
             data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))

@@ -53,6 +53,7 @@ impl<'a> Statuses<'a> {
         let none = Pool::default();
         let pool = planned.row.as_ref().and_then(|row| self.pools.get(&row.pool)).unwrap_or(&none);
         let programmed = self.programmed(planned, pool, previous, generation);
+        let is_beginning = is_beginning(planned, present.and_then(|status| status.observed_generation), &programmed);
         set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
         let delivering = self.delivering(planned, id, routed);
         let state = delivering.1;
@@ -64,7 +65,8 @@ impl<'a> Statuses<'a> {
             host: planned.row.as_ref().map(|row| row.host.clone()),
         };
         if present != Some(&status) {
-            let change = StatusChange::of_endpoint(present, &status);
+            let change =
+                if is_beginning { StatusChange::Beginning } else { StatusChange::of_endpoint(present, &status) };
             let events = transitions(planned.regarding(Kind::Endpoint), previous, &status.conditions);
             self.push(planned, StatusBody::Endpoint(status), change, events);
         }
@@ -81,6 +83,7 @@ impl<'a> Statuses<'a> {
         let mut conditions = Conditions::new(Kind::Subscription, previous, generation, self.now_unix_ms);
         // Whoever takes an event in decides its targets.
         let programmed = self.programmed(planned, self.ingest, previous, generation);
+        let is_beginning = is_beginning(planned, present.and_then(|status| status.observed_generation), &programmed);
         set_common(&mut conditions, planned, programmed, planned.resource.spec.suspend);
         let status = SubscriptionStatus {
             observed_generation: Some(generation),
@@ -88,8 +91,9 @@ impl<'a> Statuses<'a> {
             endpoints: Some(i32::try_from(endpoints_count).unwrap_or(i32::MAX)),
         };
         if present != Some(&status) {
+            let change = if is_beginning { StatusChange::Beginning } else { StatusChange::Conditions };
             let events = transitions(planned.regarding(Kind::Subscription), previous, &status.conditions);
-            self.push(planned, StatusBody::Subscription(status), StatusChange::Conditions, events);
+            self.push(planned, StatusBody::Subscription(status), change, events);
         }
     }
 
@@ -218,6 +222,20 @@ fn judge(facts: &EndpointFacts, is_rate_limited: bool) -> Verdict {
         return (False, Reason::Failing, format!("Most attempts fail; the last one ended with {last}"));
     }
     (True, Reason::Delivering, "Deliveries succeed".to_owned())
+}
+
+/// Whether a resource of which nothing was said yet lacks nothing but that its processes load it.
+fn is_beginning<Resource, Row: Clone>(
+    planned: &Planned<'_, Resource, Row>,
+    observed_generation: Option<i64>,
+    programmed: &Verdict,
+) -> bool {
+    !is_told(observed_generation) && planned.problems.is_empty() && programmed.0 == ConditionStatus::False
+}
+
+/// Whether something was said of a resource: the status that its definition gives it is of no generation.
+pub(super) fn is_told(observed_generation: Option<i64>) -> bool {
+    observed_generation.is_some_and(|generation| generation >= 0)
 }
 
 /// Sets the conditions that every kind has.

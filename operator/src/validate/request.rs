@@ -30,7 +30,12 @@ pub(super) fn secret_value<'a>(
             let message = format!("the controller may not read Secret {name}: allow it to get this Secret");
             Err(Problem::new(Reason::SecretForbidden, format!("{field}.name"), message))
         }
-        Some(SecretState::Unmade) => {
+        Some(SecretState::Unmade { is_forbidden: false }) => {
+            let message =
+                format!("the Secret {name} with a signing key could not be made yet: the controller tries again");
+            Err(Problem::new(Reason::Pending, field, message))
+        }
+        Some(SecretState::Unmade { is_forbidden: true }) => {
             let message = format!(
                 "the controller may not make Secret {name}: allow it to create Secrets in namespace {namespace}, or make \
                  one and name it in spec.signing.secretKeyRef"

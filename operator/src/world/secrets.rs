@@ -16,8 +16,11 @@ pub enum SecretState {
     Present(SecretData),
     /// It may not be read.
     Forbidden,
-    /// It does not exist, was to be made, and may not be made.
-    Unmade,
+    /// It does not exist, was to be made, and could not be made.
+    Unmade {
+        /// Whether it may not be made. What else failed is tried again, and may be over soon.
+        is_forbidden: bool,
+    },
     /// It was not read yet, so that nobody knows whether it exists. Whatever names it stays as it is.
     Unread,
 }

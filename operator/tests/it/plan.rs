@@ -72,7 +72,6 @@ fn every_reason_of_an_invalid_endpoint_is_reached() {
                 .replace(KEY, "line\\nbreak-line-break"),
             Reason::SecretKeyMissing,
         ),
-        (endpoint("url: https://example.com/"), Reason::Pending),
     ] {
         let mut harness = Harness::of(&text);
         assert_eq!(harness.ready(), word(reason), "{text}");
@@ -260,6 +259,16 @@ fn an_endpoint_without_a_key_waits_for_one_that_is_made() {
     assert_eq!(plan.generate_secrets.len(), 1);
     let wanted = &plan.generate_secrets[0];
     assert_eq!((wanted.name.as_str(), wanted.endpoint.as_str()), ("e-signing-key", "e"));
+    assert!(plan.statuses.is_empty(), "nothing is said of a new one that has a key in a moment");
+    for (is_forbidden, reason) in [(false, Reason::Pending), (true, Reason::SecretForbidden)] {
+        let mut failing = Harness::of(&endpoint("url: https://example.com/"));
+        failing.world.secrets.insert("shop", &secret_name("e"), SecretState::Unmade { is_forbidden });
+        assert_eq!(failing.settle().generate_secrets.len(), 1, "it is tried again");
+        assert_eq!(failing.endpoint_condition("e", ConditionType::Ready).reason, word(reason));
+        assert!(failing.endpoint_condition("e", ConditionType::Ready).message.contains("Secret e-signing-key"));
+    }
+    let mut wrong = Harness::of(&endpoint("url: http://example.com/"));
+    assert_eq!(wrong.ready(), word(Reason::AddressBlocked), "what else is wrong is said");
     let value = signing_key(wanted.scheme, &[9; 32]);
     let data = [(GENERATED_KEY.to_owned(), value)].into_iter().collect();
     harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(data));
@@ -298,7 +307,6 @@ fn a_generated_key_is_made_anew_when_the_scheme_takes_another_kind() {
     let make = |harness: &mut Harness, byte: u8| {
         let plan = harness.settle();
         let [wanted] = &plan.generate_secrets[..] else { panic!("one Secret is wanted: {plan:?}") };
-        assert_eq!(harness.endpoint_condition("e", ConditionType::Ready).reason, word(Reason::Pending));
         let data =
             [(GENERATED_KEY.to_owned(), signing_key(wanted.scheme, &[byte; 32]))].into_iter().collect::<SecretData>();
         harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(data.clone()));
@@ -314,6 +322,7 @@ fn a_generated_key_is_made_anew_when_the_scheme_takes_another_kind() {
 
     harness.change(&with_scheme("StandardWebhooksEd25519"));
     harness.world.secrets.insert("shop", &secret_name("e"), SecretState::Present(shared));
+    assert_eq!(harness.ready(), word(Reason::Pending));
     make(&mut harness, 2);
     let secrets = harness.secrets("e");
     assert_eq!(secrets.keys.len(), 1, "no key of the other kind signs on");

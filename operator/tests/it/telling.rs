@@ -8,7 +8,7 @@ use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::{EndpointId, TenantId};
 use operator::plan::{Plan, StatusChange};
 
-use crate::fixtures::{Harness, SIGNING, endpoint, good, subscription};
+use crate::fixtures::{Harness, SIGNING, endpoint, good, pool, subscription};
 
 const ROUTE: &str = "endpointRef: {name: e}\neventTypes: ['order.*']";
 
@@ -71,10 +71,28 @@ fn an_operator_that_begins_tells_nothing() {
     assert_eq!(tell(&mut harness), Vec::<String>::new());
 }
 
+fn change(plan: &Plan) -> Vec<StatusChange> {
+    plan.statuses.iter().map(|status| status.change).collect()
+}
+
+#[test]
+fn the_first_status_can_wait_for_dispatchers_if_nothing_is_wrong_and_no_other_one_can() {
+    let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
+    harness.world.pools.insert("default".to_owned(), pool(1, 0));
+    harness.world.ingest = pool(1, 0);
+    let plan = harness.plan();
+    assert_eq!(change(&plan), [StatusChange::Beginning; 2]);
+    harness.world.apply(&plan);
+    assert_eq!(change(&harness.plan()), [StatusChange::Conditions; 2], "something was said of them");
+    let wrong = Harness::of(&good("").replace("https:", "http:"));
+    assert_eq!(change(&wrong.plan()), [StatusChange::Conditions]);
+    let without_dispatchers = Harness::of(&good(""));
+    assert_eq!(change(&without_dispatchers.plan()), [StatusChange::Beginning], "it is not published yet");
+}
+
 #[test]
 fn facts_alone_can_wait_and_another_state_cannot() {
     let mut harness = Harness::of(&format!("{}{}", good(""), subscription(ROUTE)));
-    let change = |plan: &Plan| plan.statuses.iter().map(|status| status.change).collect::<Vec<_>>();
     harness.world.facts = vec![facts(1000, 1000)];
     harness.settle();
     harness.now += 60_000;

@@ -47,10 +47,10 @@ pub const NAMESPACE_LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
 // --- Secrets ------------------------------------------------------------------------------------
 
-/// How often a Secret that is there is read again.
+/// How often a Secret that is there is read again, and one that is to be made here.
 pub const SECRET_LOOK_INTERVAL: Duration = Duration::from_mins(5);
-/// Pauses before a Secret that is missing, lacks a key that is named or may not be read is looked for again; the last one
-/// stays.
+/// Pauses before a Secret that is missing, lacks a key that is named or may not be read is looked for again, and before one
+/// is made again; the last one stays.
 pub const SECRET_RETRY_PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -97,6 +97,9 @@ pub const STATUS_WRITES_IN_FLIGHT_MAX: usize = 8;
 pub const STATUSES_WAITING_MAX: usize = 500_000;
 /// Within this time the watch has told of a status that was written; the same one is not written again before.
 pub const STATUS_SETTLE_TIME: Duration = Duration::from_secs(5);
+/// For how long the first status of an object waits that is about to be in effect: dispatchers load it in a second or two,
+/// and then one status says all.
+pub const STATUS_BEGINNING_PAUSE: Duration = Duration::from_secs(3);
 /// First pause after an API server could not be reached; it doubles.
 pub const STATUS_RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause after an API server could not be reached.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use dispatcher_core::limits::STATUS_FACTS_PER_SECOND;
+use dispatcher_core::limits::{STATUS_FACTS_BURST, STATUS_FACTS_PER_SECOND};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -31,8 +31,8 @@ pub(super) async fn measure(installation: &Installation, sink: &Sink, measured: 
     let (all_told, began, arrivals) = (installation.api.writes().await?, Instant::now(), sink.arrivals());
     let metrics = installation.operator()?.metrics().await?;
     sleep(measured).await;
-    let (ended, elapsed) = (installation.api.writes().await?, began.elapsed().as_secs_f64());
     let metrics_after = installation.operator()?.metrics().await?;
+    let (ended, elapsed) = (installation.api.writes().await?, began.elapsed().as_secs_f64());
     let delivered = number(sink.arrivals() - arrivals);
     traffic.stop().await?;
     let writes = ended.since(all_told);
@@ -43,19 +43,24 @@ pub(super) async fn measure(installation: &Installation, sink: &Sink, measured: 
     let per_hour = |name: &str, writes: f64| {
         Row::new(format!("control_traffic_{name}"), "writes/h", writes / elapsed * SECONDS_PER_HOUR, None)
     };
-    let bound = f64::from(STATUS_FACTS_PER_SECOND) * SECONDS_PER_HOUR;
     let operator = installation.operator()?.child();
     Ok(vec![
         Row::new("control_traffic_deliveries", "deliveries/s", delivered / elapsed, None),
         Row::new("control_traffic_begin_status_writes", "writes", all_told.since(before).statuses(), None),
         per_hour("status_writes", writes.statuses()),
-        per_hour("status_writes_facts", written("facts")).at_most(bound),
+        per_hour("status_writes_facts", written("facts")).at_most(facts_per_hour_max(elapsed)),
         per_hour("status_writes_conditions", written("conditions")),
         per_hour("event_writes", writes.events()),
         per_hour("lease_writes", writes.leases()),
         per_hour("other_writes", writes.all() - writes.statuses() - writes.events()).at_most(0.0),
         Row::new("control_traffic_peak_memory", "MB", operator.peak_memory_megabytes()?, None),
     ])
+}
+
+/// Writes an hour for nothing but facts, if in so many seconds as many are written as their rate and its burst allow.
+fn facts_per_hour_max(seconds: f64) -> f64 {
+    let writes = f64::from(STATUS_FACTS_BURST) + f64::from(STATUS_FACTS_PER_SECOND) * seconds;
+    writes / seconds * SECONDS_PER_HOUR
 }
 
 /// Until every Endpoint has got an event, and no status waits to tell of more than numbers.
@@ -122,4 +127,15 @@ impl Traffic {
 fn body(resource: usize) -> Bytes {
     let payload = String::from_utf8_lossy(&Sink::payload(Duration::ZERO, PAYLOAD_BYTES)).into_owned();
     format!(r#"{{"event_type":"{}","payload":{payload}}}"#, event_type(resource)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_of_facts_is_their_rate_and_the_burst_of_the_time_measured() {
+        assert!((facts_per_hour_max(60.0) - 72_300.0).abs() < 1e-6);
+        assert!((facts_per_hour_max(3600.0) - 72_005.0).abs() < 1e-6);
+    }
 }

@@ -11,6 +11,15 @@ use crate::world::{SecretData, SecretState, Secrets};
 /// Namespace and name of a Secret.
 pub(super) type Place = (String, String);
 
+/// What is wanted of a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) keys: BTreeSet<String>,
+    /// Whether a spec names it, so that somebody makes it whom nobody here hears of. Any other is made here, which is told
+    /// by [`Book::made`].
+    pub(super) is_referenced: bool,
+}
+
 /// How a read ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Read {
@@ -35,6 +44,7 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Entry {
     keys: BTreeSet<String>,
+    is_referenced: bool,
     /// `None`: it does not exist.
     state: Option<Arc<SecretState>>,
     /// When it is read next; `None` while it is read.
@@ -48,7 +58,7 @@ struct Entry {
 
 impl Book {
     /// Wants these Secrets with these keys, and no others.
-    pub(super) fn want(&mut self, wanted: HashMap<Place, BTreeSet<String>>, now: Instant) {
+    pub(super) fn want(&mut self, wanted: HashMap<Place, Wanted>, now: Instant) {
         let gone: Vec<Place> = self.entries.keys().filter(|place| !wanted.contains_key(*place)).cloned().collect();
         for place in gone {
             if let Some(entry) = self.entries.remove(&place) {
@@ -58,25 +68,49 @@ impl Book {
                 }
             }
         }
-        for (place, keys) in wanted {
-            match self.entries.get_mut(&place) {
-                Some(entry) if keys.is_subset(&entry.keys) => entry.keys = keys,
-                Some(entry) => {
-                    entry.keys = keys;
-                    // Of the new keys nothing is known, where the Secret is there.
-                    if matches!(entry.state.as_deref(), Some(SecretState::Present(_))) {
-                        entry.state = Some(Arc::new(SecretState::Unread));
-                    }
+        for (place, Wanted { keys, is_referenced }) in wanted {
+            if let Some(entry) = self.entries.get_mut(&place) {
+                let has_new_keys = !keys.is_subset(&entry.keys);
+                let is_newly_missed = is_referenced && !entry.is_referenced && entry.state.is_none();
+                (entry.keys, entry.is_referenced) = (keys, is_referenced);
+                // Of new keys nothing is known, where the Secret is there.
+                if has_new_keys && matches!(entry.state.as_deref(), Some(SecretState::Present(_))) {
+                    entry.state = Some(Arc::new(SecretState::Unread));
+                }
+                if has_new_keys || is_newly_missed {
                     self.look_again(&place, now);
                 }
-                None => {
-                    let state = Some(Arc::new(SecretState::Unread));
-                    let entry = Entry { keys, state, due: Some(now), misses: 0, is_tried: false, is_outdated: false };
-                    self.untried += 1;
-                    self.due.insert((now, place.clone()));
-                    self.entries.insert(place, entry);
-                }
+                continue;
             }
+            let state = Some(Arc::new(SecretState::Unread));
+            let due = Some(now);
+            let entry = Entry { keys, is_referenced, state, due, misses: 0, is_tried: false, is_outdated: false };
+            self.untried += 1;
+            self.due.insert((now, place.clone()));
+            self.entries.insert(place, entry);
+        }
+    }
+
+    /// A Secret was made after all that is known of it: nothing is known until it is read.
+    pub(super) fn made(&mut self, place: &Place, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(place) {
+            entry.state = Some(Arc::new(SecretState::Unread));
+            self.look_again(place, now);
+        }
+    }
+
+    /// Somebody else may have made what was not there: nothing is known of it until it is read again. What is being read may
+    /// be about to say so too.
+    pub(super) fn doubt_absent(&mut self, now: Instant) {
+        let mut doubtful = Vec::new();
+        for (place, entry) in &mut self.entries {
+            if entry.state.is_none() || entry.due.is_none() {
+                entry.state.get_or_insert_with(|| Arc::new(SecretState::Unread));
+                doubtful.push(place.clone());
+            }
+        }
+        for place in doubtful {
+            self.look_again(&place, now);
         }
     }
 
@@ -123,8 +157,12 @@ impl Book {
             Read::Forbidden => Some(Some(SecretState::Forbidden)),
             Read::Failed => None,
         };
-        let is_found = matches!(&new, Some(Some(SecretState::Present(data)))
-            if entry.keys.iter().all(|key| data.contains_key(key)));
+        let can_wait = match &new {
+            Some(Some(SecretState::Present(data))) => entry.keys.iter().all(|key| data.contains_key(key)),
+            // Whoever makes it tells.
+            Some(None) => !entry.is_referenced,
+            _ => false,
+        };
         let mut changed = is_first;
         // What was read while more was wanted says nothing of the rest.
         if let Some(new) = new.filter(|_| !is_outdated)
@@ -133,7 +171,7 @@ impl Book {
             entry.state = new.map(Arc::new);
             changed = true;
         }
-        let pause = if is_found {
+        let pause = if can_wait {
             entry.misses = 0;
             SECRET_LOOK_INTERVAL
         } else {
@@ -176,9 +214,21 @@ mod tests {
         ("shop".to_owned(), name.to_owned())
     }
 
-    fn wanted(secrets: &[(&str, &[&str])]) -> HashMap<Place, BTreeSet<String>> {
+    fn wanted(secrets: &[(&str, &[&str])]) -> HashMap<Place, Wanted> {
         let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
-        secrets.iter().map(|(name, of)| (place(name), keys(of))).collect()
+        secrets.iter().map(|(name, of)| (place(name), Wanted { keys: keys(of), is_referenced: true })).collect()
+    }
+
+    /// A Secret that is made here.
+    fn generated(name: &str) -> HashMap<Place, Wanted> {
+        let keys = BTreeSet::from(["key".to_owned()]);
+        HashMap::from([(place(name), Wanted { keys, is_referenced: false })])
+    }
+
+    /// Reads the one that is due now.
+    fn read(book: &mut Book, read: Read, now: Instant) -> bool {
+        let (place, _) = book.next(now).unwrap();
+        book.record(&place, read, now)
     }
 
     fn present(keys: &[&str]) -> Read {
@@ -260,5 +310,68 @@ mod tests {
         assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))), "fewer keys need no read");
         book.want(HashMap::new(), now);
         assert!(book.next_due().is_none() && state(&book, "a").is_none() && book.all_tried());
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_made_here_is_not_looked_for_until_it_is_made() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(generated("a"), now);
+        assert!(read(&mut book, Read::Missing, now) && book.all_tried());
+        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
+        book.made(&place("a"), now);
+        assert_eq!(state(&book, "a"), Some(SecretState::Unread), "nobody asks for it again before it is read");
+        // That the API server does not say whether it is there is no answer.
+        assert!(!read(&mut book, Read::Failed, now));
+        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
+        let now = now + SECRET_RETRY_PAUSES[0];
+        assert_eq!(book.next_due(), Some(now));
+        assert!(read(&mut book, present(&["key"]), now));
+        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))));
+        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_began_before_a_secret_was_made_says_nothing() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(generated("a"), now);
+        let (asked, _) = book.next(now).unwrap();
+        book.made(&asked, now);
+        book.record(&asked, Read::Missing, now);
+        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
+        assert!(read(&mut book, Read::Missing, now), "that it is gone is news");
+        assert_eq!(state(&book, "a"), None);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_made_here_and_named_by_a_spec_too_is_looked_for_as_any_other() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(generated("a"), now);
+        read(&mut book, Read::Missing, now);
+        book.want(wanted(&[("a", &["key"])]), now);
+        assert_eq!(book.next_due(), Some(now));
+        for pause in &SECRET_RETRY_PAUSES[..2] {
+            book.look_again(&place("a"), now);
+            read(&mut book, Read::Missing, now);
+            assert_eq!(book.next_due(), Some(now + *pause));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_lead_doubts_that_secrets_are_absent_still() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(generated("a").into_iter().chain(wanted(&[("b", &["k"]), ("c", &["k"])])).collect(), now);
+        while let Some((place, _)) = book.next(now) {
+            book.record(&place, if place.1 == "b" { present(&["k"]) } else { Read::Missing }, now);
+        }
+        book.doubt_absent(now);
+        assert!(book.all_tried(), "what is known of the others can be planned");
+        assert_eq!((state(&book, "a"), state(&book, "c")), (Some(SecretState::Unread), Some(SecretState::Unread)));
+        assert!(matches!(state(&book, "b"), Some(SecretState::Present(_))));
+        let (first, second) = (book.next(now).unwrap().0, book.next(now).unwrap().0);
+        assert_eq!((first, second, book.next(now)), (place("a"), place("c"), None));
+        // What is read at that moment may have been asked for before.
+        book.doubt_absent(now);
+        book.record(&place("a"), Read::Missing, now);
+        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
     }
 }

@@ -1,7 +1,8 @@
 //! Which status is written next: pure, with the time as an argument.
 //!
-//! Conditions go at once, in the order in which they came. Facts go at [`STATUS_FACTS_PER_SECOND`] in all and once in
-//! [`FACTS_INTERVAL`] for each object, the largest change first; each step of a change is worth
+//! Conditions go at once, in the order in which they came; the first ones of an object that is about to be in effect wait
+//! for [`STATUS_BEGINNING_PAUSE`], since others follow if nothing is in the way. Facts go at [`STATUS_FACTS_PER_SECOND`] in
+//! all and once in [`FACTS_INTERVAL`] for each object, the largest change first; each step of a change is worth
 //! [`STATUS_FACTS_STEP_BONUS`] of waiting, so that a small change is overtaken, but not for ever. Of an object one status
 //! waits, the newest.
 
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use crds::Kind;
 use dispatcher_core::limits::{
-    FACTS_INTERVAL, STATUS_FACTS_BURST, STATUS_FACTS_PER_SECOND, STATUS_FACTS_STEP_BONUS, STATUS_FACTS_STEPS_MAX,
-    STATUS_REFUSED_PAUSE, STATUS_RETRY_PAUSE_MAX, STATUS_RETRY_PAUSE_MIN, STATUS_SETTLE_TIME,
+    FACTS_INTERVAL, STATUS_BEGINNING_PAUSE, STATUS_FACTS_BURST, STATUS_FACTS_PER_SECOND, STATUS_FACTS_STEP_BONUS,
+    STATUS_FACTS_STEPS_MAX, STATUS_REFUSED_PAUSE, STATUS_RETRY_PAUSE_MAX, STATUS_RETRY_PAUSE_MIN, STATUS_SETTLE_TIME,
     STATUS_WRITES_IN_FLIGHT_MAX, STATUSES_WAITING_MAX,
 };
 use dispatcher_core::pace::Pace;
@@ -296,7 +297,7 @@ impl Schedule {
     }
 
     fn insert(&mut self, key: Key, mut waiting: Waiting, now: Duration) {
-        if waiting.status.change == StatusChange::Conditions {
+        if waiting.status.change.is_of_conditions() {
             self.conditions_waiting += 1;
         }
         if !self.in_flight.contains_key(&key) {
@@ -317,7 +318,7 @@ impl Schedule {
 
     fn take(&mut self, key: &Key) -> Option<Waiting> {
         let waiting = self.waiting.remove(key)?;
-        if waiting.status.change == StatusChange::Conditions {
+        if waiting.status.change.is_of_conditions() {
             self.conditions_waiting -= 1;
         }
         Some(waiting)
@@ -325,16 +326,16 @@ impl Schedule {
 
     fn place(&self, key: &Key, waiting: &Waiting, now: Duration) -> Place {
         let Waiting { since, sequence, retry, .. } = *waiting;
-        let facts_since = match waiting.status.change {
-            StatusChange::Conditions => None,
-            StatusChange::Facts { steps } => Some(steps),
-        };
-        let last_written = self.written.get(key).filter(|_| facts_since.is_some());
-        let not_before = last_written.map_or(retry.not_before, |last| retry.not_before.max(last.at + FACTS_INTERVAL));
-        match facts_since {
+        let change = waiting.status.change;
+        let not_before = retry.not_before.max(match change {
+            StatusChange::Conditions => Duration::ZERO,
+            StatusChange::Beginning => since + STATUS_BEGINNING_PAUSE,
+            StatusChange::Facts { .. } => self.written.get(key).map_or(Duration::ZERO, |last| last.at + FACTS_INTERVAL),
+        });
+        match change {
             _ if now < not_before => Place::Later { not_before, sequence },
-            None => Place::Conditions { since, sequence },
-            Some(steps) => {
+            StatusChange::Conditions | StatusChange::Beginning => Place::Conditions { since, sequence },
+            StatusChange::Facts { steps } => {
                 let missing = STATUS_FACTS_STEPS_MAX.saturating_sub(steps);
                 Place::Facts { due: since + STATUS_FACTS_STEP_BONUS * u32::from(missing), sequence }
             }

@@ -174,6 +174,7 @@ fn status(code: u16) -> (u16, Value) {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
+        500 => "InternalError",
         _ => "Expired",
     };
     (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}))
@@ -236,6 +237,33 @@ async fn a_secret_that_is_not_answered_for_keeps_no_other_endpoint_waiting() {
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
     eventually("the other one is routed", || async { operator.active().await == 1 }).await;
     assert_eq!(fake.ready_reason("b"), "", "nobody knows what is wrong with it");
+    operator.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_that_cannot_be_made_is_told_of_and_made_as_soon_as_it_can_be() {
+    let fake = Fake::with_endpoints(std::iter::empty());
+    fake.put_endpoint("e", json!({"signing": null}));
+    fake.refuse(SECRETS, Some(403));
+    let mut operator = Operator::start(fake.client(), NAMESPACE).await;
+    eventually("it says what is missing", || async {
+        let reason = fake.ready_reason("e");
+        reason.contains("SecretForbidden") && reason.contains("allow it to create Secrets in namespace shop")
+    })
+    .await;
+    fake.refuse(SECRETS, Some(500));
+    eventually("it says that it tries again", || async {
+        let reason = fake.ready_reason("e");
+        reason.contains("Pending") && reason.contains("could not be made yet")
+    })
+    .await;
+    fake.refuse(SECRETS, None);
+    eventually("it is routed", || async { operator.active().await == 1 }).await;
+    assert!(
+        operator.measures("harborhook_operator_secret_requests_total{result=\"made\"} 1"),
+        "{}",
+        operator.metrics()
+    );
     operator.running.stop().await;
 }
 

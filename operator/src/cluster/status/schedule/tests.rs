@@ -82,6 +82,21 @@ fn conditions_go_at_once_in_the_order_in_which_they_came() {
 }
 
 #[test]
+fn the_first_status_of_an_object_waits_for_the_next_one_but_not_long() {
+    let mut schedule = Schedule::new();
+    for name in ["fast", "slow"] {
+        schedule.want(status(name, "0/3", StatusChange::Beginning), at(0));
+    }
+    assert_eq!(schedule.counts(), (2, 0));
+    assert_eq!(schedule.next(at(0)), Next::Wait(STATUS_BEGINNING_PAUSE));
+    schedule.want(status("fast", "3/3", CONDITIONS), at(1_000));
+    schedule.want(status("slow", "1/3", StatusChange::Beginning), at(1_000));
+    assert_eq!(take(&mut schedule, at(1_000)), status("fast", "3/3", CONDITIONS));
+    assert_eq!(schedule.next(at(1_000)), Next::Wait(STATUS_BEGINNING_PAUSE));
+    assert_eq!(take(&mut schedule, STATUS_BEGINNING_PAUSE), status("slow", "1/3", StatusChange::Beginning));
+}
+
+#[test]
 fn the_largest_change_goes_first_and_a_small_one_does_not_wait_for_ever() {
     let mut schedule = Schedule::new();
     schedule.want(status("small", "99.9%", facts(1)), at(0));
