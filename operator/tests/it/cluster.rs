@@ -18,6 +18,7 @@ mod rights;
 mod run;
 mod secret;
 mod server;
+mod start;
 mod status;
 mod support;
 mod token;
