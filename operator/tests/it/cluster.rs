@@ -3,6 +3,7 @@
 
 mod definitions;
 mod events;
+mod expired;
 mod failures;
 mod hang;
 mod instance;
