@@ -3,6 +3,7 @@
 
 mod definitions;
 mod events;
+mod expired;
 mod failures;
 mod hang;
 mod instance;
@@ -18,6 +19,7 @@ mod rights;
 mod run;
 mod secret;
 mod server;
+mod start;
 mod status;
 mod support;
 mod token;

@@ -11,14 +11,14 @@ fn every_failure_of_the_page_has_a_test_that_is_there() {
     let sources: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    let mut named = 0;
     for row in &rows {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        for test in cell.split('`').skip(1).step_by(2) {
+        let tests: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test of {row}");
+        for test in tests {
             let function = format!("async fn {test}()");
             assert!(sources.iter().any(|source| source.contains(&function)), "no test is named {test}");
-            named += 1;
         }
     }
-    assert!(rows.len() > 15 && named >= rows.len() - 1, "{named} tests for {} rows", rows.len());
+    assert!(rows.len() > 15, "{} rows", rows.len());
 }

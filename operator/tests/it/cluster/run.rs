@@ -2,13 +2,16 @@
 
 use crds::Kind;
 use dispatcher_core::table::EndpointState;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::instance::{Operator, Setup};
 use super::support::{Cluster, condition, eventually};
 
 pub(crate) const KEY: &str = "first-key-first-key-first-key";
+
+/// Endpoints whose keys are made.
+const MANY: usize = 200;
 
 pub(crate) fn signed() -> Value {
     json!({"url": "https://example.com/", "signing": {"secretKeyRef": {"name": "keys", "key": "key"}}})
@@ -59,6 +62,33 @@ async fn resources_become_routes_and_say_so() {
     .await;
     endpoints.delete("e", &DeleteParams::default()).await.unwrap();
     eventually("its row is gone", || async { operator.endpoint_state().await.is_none() }).await;
+    operator.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_endpoints_without_a_key_costs_one_secret_and_one_status() {
+    let Some(cluster) = Cluster::with_kinds("many-keys").await else { return };
+    let objects = (0..MANY).map(|number| {
+        json!({
+            "apiVersion": crds::API_VERSION, "kind": "Endpoint", "metadata": {"name": format!("e{number}")},
+            "spec": {"url": "https://example.com/"},
+        })
+    });
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<_>>()});
+    cluster.kubectl().apply(&list.to_string()).await.unwrap();
+    let mut operator = Operator::start(cluster.client.clone(), cluster.namespace()).await;
+    eventually("all are routed", || async { operator.active().await == MANY }).await;
+    eventually("all say so", || async {
+        let all = cluster.objects(Kind::Endpoint).list(&ListParams::default()).await.unwrap().items;
+        let is_ready =
+            |object: &DynamicObject| condition(&serde_json::to_value(object).unwrap(), "Ready").1 == "Programmed";
+        all.into_iter().filter(|object| is_ready(object)).count() == MANY
+    })
+    .await;
+    for (metric, labels) in [("secret_requests", "result=\"made\""), ("status_writes", "change=\"conditions\"")] {
+        let line = format!("harborhook_operator_{metric}_total{{{labels}}} {MANY}");
+        eventually(&line, || async { operator.measures(&line) }).await;
+    }
     operator.running.stop().await;
 }
 
