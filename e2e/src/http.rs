@@ -125,6 +125,7 @@ pub struct Client(PooledClient<HttpConnector, Full<Bytes>>);
 
 impl Default for Client {
     fn default() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "it asks what the tests and benchmarks started themselves")]
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self(PooledClient::builder(TokioExecutor::new()).build(connector))
