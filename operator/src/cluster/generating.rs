@@ -72,9 +72,9 @@ impl SecretMaker {
         self.shared.wanted.notify_one();
     }
 
-    /// Makes nothing more: this process no longer leads.
+    /// Makes nothing more: this process no longer leads, and what it could not make somebody else may have made.
     pub fn clear(&self) {
-        self.shared.wishes().waiting.clear();
+        self.shared.wishes().clear();
     }
 
     /// Makes until it is told to stop; then it waits for what it has begun. What was made, or could not be, is to be read
@@ -98,19 +98,24 @@ impl SecretMaker {
 
     /// Whether a Secret could not be made.
     pub(super) fn has_failed(&self) -> bool {
-        self.shared.wishes().places.values().any(|attempt| attempt.failure.is_some())
+        self.shared.wishes().places.values().any(Attempt::is_in_vain)
     }
 
     /// Marks in a world the Secrets that could not be made, so that their endpoints say so.
     pub(super) fn mark(&self, secrets: &mut Secrets) {
         for ((namespace, name), attempt) in &self.shared.wishes().places {
-            if let Some(failure) = attempt.failure
-                && secrets.get(namespace, name).is_none()
-            {
-                let is_forbidden = failure == FailureClass::Forbidden;
+            if attempt.is_in_vain() && secrets.get(namespace, name).is_none() {
+                let is_forbidden = attempt.failure == Some(FailureClass::Forbidden);
                 secrets.insert(namespace, name, SecretState::Unmade { is_forbidden });
             }
         }
+    }
+}
+
+impl Attempt {
+    /// Whether it failed, or was made more than once: where it is not there all the same, somebody takes it away.
+    fn is_in_vain(&self) -> bool {
+        self.failure.is_some() || (self.made.is_some() && self.tries > 1)
     }
 }
 
@@ -128,7 +133,7 @@ impl Shared {
             Err(failure) if failure.class == FailureClass::Forbidden => SecretResult::Forbidden,
             Err(_) => SecretResult::Failed,
         });
-        let made = result.map(|_| secrets.made(namespace, name));
+        let made = result.map(|made| secrets.made(namespace, name, made != Made::Kept));
         if made.is_err() {
             secrets.look_again(namespace, name);
         }
@@ -137,10 +142,18 @@ impl Shared {
 }
 
 impl Wishes {
-    fn want(&mut self, wanted: Vec<(GenerateSecret, String)>, known: u64, now: Instant) {
+    fn clear(&mut self) {
+        self.waiting.clear();
+        self.places.retain(|_, attempt| attempt.again.is_none());
+        self.places.values_mut().for_each(|attempt| attempt.failure = None);
+    }
+
+    fn want(&mut self, mut wanted: Vec<(GenerateSecret, String)>, known: u64, now: Instant) {
         let places: HashSet<Place> = wanted.iter().map(|(secret, _)| place(secret)).collect();
         // One that was made and is not read yet is not asked for, and may be again at once if it is not what is needed.
         self.places.retain(|place, attempt| attempt.again.is_none_or(|again| now < again) || places.contains(place));
+        // What was never tried comes first: what hangs, again and again, must not keep all others waiting.
+        wanted.sort_by_key(|(secret, _)| self.places.get(&place(secret)).map_or(0, |attempt| attempt.tries));
         (self.waiting, self.known) = (wanted.into(), known);
     }
 
@@ -259,6 +272,37 @@ mod tests {
         assert_eq!(next(&mut wishes, now).as_deref(), Some("b"));
         wishes.record(&place_of("a"), Ok(5), now);
         assert_eq!(next(&mut wishes, now + Duration::from_secs(100)), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_never_tried_comes_before_what_failed() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        wishes.want(wanted(&["a"]), 0, now);
+        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
+        wishes.record(&place_of("a"), Err(failure()), now);
+        let later = now + SECRET_RETRY_PAUSES[0];
+        wishes.want(wanted(&["a", "b", "c"]), 0, later);
+        let order: Vec<String> = std::iter::from_fn(|| next(&mut wishes, later)).collect();
+        assert_eq!(order, ["b", "c", "a"]);
+    }
+
+    #[tokio::test]
+    async fn what_fails_or_vanishes_each_time_is_told_of_and_forgotten_with_the_lead() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        let is_in_vain = |wishes: &Wishes, name| wishes.places.get(&place_of(name)).is_some_and(Attempt::is_in_vain);
+        wishes.want(wanted(&["a", "b", "c"]), 0, now);
+        while next(&mut wishes, now).is_some() {}
+        wishes.record(&place_of("a"), Err(failure()), now);
+        wishes.record(&place_of("b"), Ok(1), now);
+        assert!(is_in_vain(&wishes, "a") && !is_in_vain(&wishes, "b"), "it may be read in a moment");
+        let later = now + SECRET_RETRY_PAUSES[0];
+        wishes.want(wanted(&["b"]), 1, later);
+        assert_eq!(next(&mut wishes, later).as_deref(), Some("b"), "it was read, and is not there");
+        wishes.record(&place_of("b"), Ok(2), later);
+        assert!(is_in_vain(&wishes, "b"));
+        wishes.clear();
+        assert!(!is_in_vain(&wishes, "a") && !is_in_vain(&wishes, "b"));
+        assert!(wishes.places.contains_key(&place_of("c")), "it is being made still");
     }
 
     #[tokio::test]

@@ -74,10 +74,10 @@ impl SecretReader {
         self.wanted.notify_one();
     }
 
-    /// A Secret has just been made: it is read at once, and counts as unread until then. Answers the number of changes from
-    /// which on what is known says so.
-    pub(super) fn made(&self, namespace: &str, name: &str) -> u64 {
-        self.book().made(&(namespace.to_owned(), name.to_owned()), Instant::now());
+    /// A Secret has just been made, or was there already if it is not new: it is read at once, and what was known of it before
+    /// counts no more. Answers the number of changes from which on what is known says so.
+    pub(super) fn made(&self, namespace: &str, name: &str, is_new: bool) -> u64 {
+        self.book().made(&(namespace.to_owned(), name.to_owned()), is_new, Instant::now());
         let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
         self.wanted.notify_one();
         changes

@@ -57,7 +57,9 @@ pub(crate) async fn a_full_track_refuses_and_the_others_do_not(test: &dyn TestQu
     assert_eq!(queue.publish(POOL, Track::Due, messages(9..10)).await, [Ok(())]);
     assert_eq!(queue.publish("other", Track::Fresh, messages(9..10)).await, [Ok(())]);
     let mut consumer = queue.consume(POOL, 10).await.unwrap();
-    assert_eq!(number(&next(&mut consumer).await), 0);
+    // Of two tracks either may be heard of first; of one, what came first.
+    let first = [number(&next(&mut consumer).await), number(&next(&mut consumer).await)];
+    assert!(first.contains(&0), "{first:?}");
 }
 
 pub(crate) async fn room_shrinks_with_what_waits(test: &dyn TestQueue) {

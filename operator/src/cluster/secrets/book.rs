@@ -91,10 +91,13 @@ impl Book {
         }
     }
 
-    /// A Secret was made after all that is known of it: nothing is known until it is read.
-    pub(super) fn made(&mut self, place: &Place, now: Instant) {
+    /// A Secret was made after all that is known of it: nothing is known until it is read. Of one that was there already what
+    /// was read before holds.
+    pub(super) fn made(&mut self, place: &Place, is_new: bool, now: Instant) {
         if let Some(entry) = self.entries.get_mut(place) {
-            entry.state = Some(Arc::new(SecretState::Unread));
+            if is_new || entry.state.is_none() {
+                entry.state = Some(Arc::new(SecretState::Unread));
+            }
             self.look_again(place, now);
         }
     }
@@ -318,7 +321,7 @@ mod tests {
         book.want(generated("a"), now);
         assert!(read(&mut book, Read::Missing, now) && book.all_tried());
         assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
-        book.made(&place("a"), now);
+        book.made(&place("a"), true, now);
         assert_eq!(state(&book, "a"), Some(SecretState::Unread), "nobody asks for it again before it is read");
         // That the API server does not say whether it is there is no answer.
         assert!(!read(&mut book, Read::Failed, now));
@@ -331,11 +334,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_secret_that_was_there_already_stays_as_it_was_read() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        book.want(generated("a"), now);
+        assert!(read(&mut book, present(&["key"]), now));
+        book.made(&place("a"), false, now);
+        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))));
+        assert!(!read(&mut book, present(&["key"]), now), "there is nothing new to plan for");
+        assert!(read(&mut book, Read::Missing, now + SECRET_LOOK_INTERVAL));
+        book.made(&place("a"), false, now);
+        assert_eq!(state(&book, "a"), Some(SecretState::Unread), "somebody else has made it");
+    }
+
+    #[tokio::test]
     async fn a_read_that_began_before_a_secret_was_made_says_nothing() {
         let (mut book, now) = (Book::default(), Instant::now());
         book.want(generated("a"), now);
         let (asked, _) = book.next(now).unwrap();
-        book.made(&asked, now);
+        book.made(&asked, true, now);
         book.record(&asked, Read::Missing, now);
         assert_eq!(state(&book, "a"), Some(SecretState::Unread));
         assert!(read(&mut book, Read::Missing, now), "that it is gone is news");
