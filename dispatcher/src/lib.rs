@@ -8,6 +8,7 @@ pub mod api;
 pub mod clock;
 pub mod deliver;
 pub mod due;
+mod gathering;
 pub mod http;
 pub mod ingest;
 pub mod ledger;

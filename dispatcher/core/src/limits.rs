@@ -112,6 +112,9 @@ pub const ACCEPT_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const RECORD_BATCH_OUTCOMES_MAX: usize = 1024;
 /// Outcomes that are committed without waiting for more.
 pub const RECORD_BATCH_WANTED: usize = 384;
+/// How many times as long as a commit of outcomes took it is waited for more. Two connections that commit wait for each
+/// other's writes to the server's log, and producers wait for one of them: it should find the log free most of the time.
+pub const RECORD_PAUSE_COMMITS: u32 = 3;
 /// Longest wait for more outcomes after a commit: short against a lease, and what is in flight meanwhile fits into what
 /// one process may hold.
 pub const RECORD_PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -127,6 +130,12 @@ pub const ACCEPT_PUBLISHING_MAX: usize = 4;
 /// Events of a batch, or targets of several, from which on the next one gathers while it is published: fewer say that there
 /// is little to do, and then nobody should wait for others.
 pub const ACCEPT_CROWD_MIN: usize = 16;
+/// Events that are committed without a rest for more.
+pub const ACCEPT_BATCH_WANTED: usize = 64;
+/// Longest rest after a batch with much to do has been published; it is no longer than its commit took either.
+pub const ACCEPT_REST_MAX: Duration = Duration::from_millis(10);
+/// Rests that are left out after one during which nothing came.
+pub const ACCEPT_RESTS_LEFT_OUT: u32 = 15;
 /// How long the writer gathers the next batch while the last one is published, and waits for a place to publish one:
 /// usually until it is there.
 pub const ACCEPT_PUBLISH_PATIENCE: Duration = Duration::from_millis(25);

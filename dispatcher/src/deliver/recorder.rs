@@ -1,19 +1,19 @@
-//! Commits outcomes in batches that form by themselves: what arrived during the last flush, and for as long again, is
-//! the next batch. Nobody waits for an outcome but the broker, and few large batches cost far less than many small ones;
-//! where there is little to do a flush is short, and so is the pause.
+//! Commits outcomes in batches that form by themselves: what arrived during the last flush, and for a few times as long
+//! afterwards, is the next batch. Nobody waits for an outcome but the broker, and few large batches cost far less than many
+//! small ones; meanwhile the server's log is free for commits that producers wait for. Where there is little to do a flush
+//! is short, and so is the pause.
 //!
 //! While the ledger does not answer, the batch is kept and tried again, and no new attempt is made: what would have to
 //! be repeated after a crash stays within what was in flight.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dispatcher_core::delivery::Next;
 use dispatcher_core::id::{EndpointId, EventId};
 use dispatcher_core::limits::{
     DUE_POLL_INTERVAL, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, RECORD_BATCH_OUTCOMES_MAX, RECORD_BATCH_WANTED,
-    RECORD_PAUSE_MAX, RECORD_WAITING_MAX,
+    RECORD_PAUSE_COMMITS, RECORD_PAUSE_MAX, RECORD_WAITING_MAX,
 };
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Observed;
 use super::acknowledgement::Acknowledgement;
+use crate::gathering::Gathering;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Change, DisableReason, GateChange, Ledger, LedgerError, Recorded};
 use crate::metrics::{Metrics, Role};
@@ -55,38 +56,6 @@ impl Entry {
     }
 }
 
-/// How much waits to be committed. While the recorder gathers it is woken once, when there is enough, and not for each
-/// entry.
-#[derive(Default)]
-struct Gathering {
-    outcomes: AtomicUsize,
-    enough: Notify,
-}
-
-impl Gathering {
-    fn is_enough(&self) -> bool {
-        self.outcomes.load(Ordering::Relaxed) >= RECORD_BATCH_WANTED
-    }
-
-    fn add(&self, outcomes: usize) {
-        let before = self.outcomes.fetch_add(outcomes, Ordering::Relaxed);
-        if before < RECORD_BATCH_WANTED && before + outcomes >= RECORD_BATCH_WANTED {
-            self.enough.notify_one();
-        }
-    }
-
-    fn take(&self, outcomes: usize) {
-        self.outcomes.fetch_sub(outcomes, Ordering::Relaxed);
-    }
-
-    async fn until_enough(&self) {
-        // A notice may be left of an earlier batch.
-        while !self.is_enough() {
-            self.enough.notified().await;
-        }
-    }
-}
-
 /// Hands entries to the recorder.
 #[derive(Clone)]
 pub(super) struct RecorderHandle {
@@ -102,7 +71,6 @@ impl RecorderHandle {
             tracing::debug!("an outcome came after the recorder had ended; its lease runs out");
             return;
         };
-        // Counted before it can be taken.
         self.gathering.add(entry.outcomes());
         place.send(entry);
     }
@@ -154,7 +122,7 @@ impl Recorder {
     ) -> (RecorderHandle, Self) {
         let (sender, entries) = mpsc::channel(RECORD_WAITING_MAX);
         let (answers, receiver) = watch::channel(true);
-        let gathering = Arc::new(Gathering::default());
+        let gathering = Arc::new(Gathering::new(RECORD_BATCH_WANTED));
         let handle = RecorderHandle { entries: sender, gathering: Arc::clone(&gathering), answers: receiver };
         (handle, Self { ledger, metrics, observers, due_changed, entries, gathering, answers })
     }
@@ -179,7 +147,7 @@ impl Recorder {
                 () = giving_up.cancelled() => return,
                 () = self.flush(batch) => {}
             }
-            rests_until = Instant::now() + begun.elapsed().min(RECORD_PAUSE_MAX);
+            rests_until = Instant::now() + (begun.elapsed() * RECORD_PAUSE_COMMITS).min(RECORD_PAUSE_MAX);
         }
     }
 
@@ -187,8 +155,7 @@ impl Recorder {
     async fn gather(&mut self, until: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
         batch.add(self.entries.recv().await?);
-        // Enough, or the time is over.
-        tokio::time::timeout_at(until, self.gathering.until_enough()).await.ok();
+        self.gathering.rest_until(until).await;
         while batch.outcomes < RECORD_BATCH_OUTCOMES_MAX
             && let Ok(entry) = self.entries.try_recv()
         {

@@ -1,8 +1,8 @@
 //! The batching writer: turns requests into commits, answers them, and hands the work to the queue from memory.
 //!
 //! Whatever arrived while the last batch was committed and published is the next one, up to the limits: one request at
-//! low load is one commit, hundreds at high load are one commit too. A queue that does not answer holds nobody up: the
-//! writer waits for it only for a moment, and goes on.
+//! low load is one commit, hundreds at high load are one commit too. Where there is much to do the writer also rests. A
+//! queue that does not answer holds nobody up: the writer waits for it only for a moment, and goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,20 @@ use dispatcher_core::delivery::Target;
 use dispatcher_core::event::Event;
 use dispatcher_core::id::EventId;
 use dispatcher_core::limits::{
-    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWD_MIN,
+    ACCEPT_BATCH_BYTES_MAX, ACCEPT_BATCH_EVENTS_MAX, ACCEPT_BATCH_TARGETS_MAX, ACCEPT_BATCH_WANTED,
     ACCEPT_LEDGER_LOOK_PAUSE, ACCEPT_LEDGER_LOOK_TIMEOUT, ACCEPT_PUBLISH_PATIENCE, ACCEPT_WAITING_MAX,
     ACCEPT_WAITING_TARGETS_MAX, LEASE,
 };
 use dispatcher_core::table::TableVersion;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::publish::{Place, Publisher};
+use super::rest::{Rest, is_crowd};
 use super::room::Room;
+use crate::gathering::Gathering;
 use crate::ledger::isolate::{Halved, commit_halving};
 use crate::ledger::{Accepted, Idempotency, Ledger, LedgerError, NewEvent};
 use crate::metrics::{Metrics, Role};
@@ -78,12 +80,15 @@ pub struct Acceptor {
     sender: mpsc::Sender<Waiting>,
     /// One permit for each target that may wait.
     room: Arc<Semaphore>,
+    /// The events that wait.
+    gathering: Arc<Gathering>,
     progress: Arc<Progress>,
 }
 
 /// The writer itself: one task.
 pub struct AcceptorTask {
     receiver: mpsc::Receiver<Waiting>,
+    gathering: Arc<Gathering>,
     ledger: Arc<dyn Ledger>,
     queue: Arc<dyn Queue>,
     publisher: Publisher,
@@ -92,6 +97,16 @@ pub struct AcceptorTask {
 }
 
 type Answer = Result<Receipt, AcceptError>;
+
+/// What became of a batch.
+struct Committed {
+    /// Whether the ledger took it.
+    is_stored: bool,
+    /// Whether it says that there is much to do.
+    is_crowd: bool,
+    /// How long the ledger took.
+    took: Duration,
+}
 
 /// Requests that belong together, and who waits for them.
 struct Waiting {
@@ -139,9 +154,10 @@ impl Acceptor {
         let (sender, receiver) = mpsc::channel(ACCEPT_WAITING_MAX);
         let progress = Arc::new(Progress::new());
         let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&metrics));
-        let task = AcceptorTask { receiver, ledger, queue, publisher, metrics, progress: Arc::clone(&progress) };
+        let gathering = Arc::new(Gathering::new(ACCEPT_BATCH_WANTED));
         let room = Arc::new(Semaphore::new(ACCEPT_WAITING_TARGETS_MAX));
-        (Self { sender, room, progress }, task)
+        let handle = Self { sender, room, gathering: Arc::clone(&gathering), progress: Arc::clone(&progress) };
+        (handle, AcceptorTask { receiver, gathering, ledger, queue, publisher, metrics, progress })
     }
 
     /// Accepts one event; answers after the commit.
@@ -154,10 +170,12 @@ impl Acceptor {
         let (reply, answers) = oneshot::channel();
         let targets = u32::try_from(Size::of(&requests).targets).map_err(|_| AcceptError::Full)?;
         let place = Arc::clone(&self.room).try_acquire_many_owned(targets).map_err(|_| AcceptError::Full)?;
-        self.sender.try_send(Waiting { requests, reply, _place: place }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => AcceptError::Full,
-            mpsc::error::TrySendError::Closed(_) => AcceptError::Stopping,
+        let in_line = self.sender.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => AcceptError::Full,
+            mpsc::error::TrySendError::Closed(()) => AcceptError::Stopping,
         })?;
+        self.gathering.add(requests.len());
+        in_line.send(Waiting { requests, reply, _place: place });
         // The task answers everything that it received; without an answer nothing is known to be stored.
         answers.await.map_err(|_| AcceptError::Stopping)
     }
@@ -173,6 +191,7 @@ impl AcceptorTask {
     /// published or given up.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut put_back = None;
+        let mut rest = Rest::new(Arc::clone(&self.gathering));
         loop {
             let first = match put_back.take() {
                 Some(waiting) => waiting,
@@ -182,10 +201,13 @@ impl AcceptorTask {
                 },
             };
             let place = self.publisher.place().await;
+            rest.take().await;
             let batch;
             (batch, put_back) = self.gather(first);
+            let Committed { is_stored, is_crowd, took } = self.commit(batch, place).await;
+            rest.after(is_crowd, took, Instant::now());
             // A commit may fail alone: then nobody is refused.
-            if !self.commit(batch, place).await && !answers(&*self.ledger).await {
+            if !is_stored && !answers(&*self.ledger).await {
                 tracing::warn!("the ledger does not answer; events are refused until it does");
                 put_back.take().into_iter().for_each(|waiting| self.refuse(waiting));
                 self.refuse_until_the_ledger_answers(&shutdown).await;
@@ -230,6 +252,7 @@ impl AcceptorTask {
     }
 
     fn refuse(&self, waiting: Waiting) {
+        self.gathering.take(waiting.requests.len());
         self.progress.begin();
         self.progress.end(false);
         // The client may have gone.
@@ -240,18 +263,22 @@ impl AcceptorTask {
     fn gather(&mut self, first: Waiting) -> (Vec<Waiting>, Option<Waiting>) {
         let mut size = Size::of(&first.requests);
         let mut batch = vec![first];
+        let mut put_back = None;
         while let Ok(waiting) = self.receiver.try_recv() {
-            size = size.with(Size::of(&waiting.requests));
-            if !size.fits() {
-                return (batch, Some(waiting));
+            let with_it = size.with(Size::of(&waiting.requests));
+            if !with_it.fits() {
+                put_back = Some(waiting);
+                break;
             }
+            size = with_it;
             batch.push(waiting);
         }
-        (batch, None)
+        self.gathering.take(size.events);
+        (batch, put_back)
     }
 
-    /// Commits a batch, answers it and publishes it if there is a place. Answers whether the ledger took it.
-    async fn commit(&self, batch: Vec<Waiting>, place: Option<Place>) -> bool {
+    /// Commits a batch, answers it and publishes it if there is a place.
+    async fn commit(&self, batch: Vec<Waiting>, place: Option<Place>) -> Committed {
         let mut room = Room::new(place.is_some().then_some(&*self.queue));
         let mut replies = Vec::with_capacity(batch.len());
         let mut events = Vec::new();
@@ -263,7 +290,9 @@ impl AcceptorTask {
         let lease_until_unix_ms =
             self.ledger.clock().now_unix_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         self.progress.begin();
+        let begun = Instant::now();
         let answers = self.accept_all(&events).await;
+        let took = begun.elapsed();
         let is_stored = !answers.contains(&Err(AcceptError::Unavailable));
         self.progress.end(is_stored);
         let is_crowd = is_crowd(events.iter().map(NewEvent::fanout_count));
@@ -284,7 +313,7 @@ impl AcceptorTask {
                 timeout(ACCEPT_PUBLISH_PATIENCE, publishing).await.ok();
             }
         }
-        is_stored
+        Committed { is_stored, is_crowd, took }
     }
 
     fn answer(&self, replies: Vec<(usize, oneshot::Sender<Vec<Answer>>)>, answers: Vec<Answer>) {
@@ -342,16 +371,6 @@ fn receipt(new: &NewEvent, accepted: &Accepted) -> Answer {
     }
 }
 
-/// Whether a batch says that there is much to do. One event alone does not, to however many it goes.
-fn is_crowd(fanout_counts: impl Iterator<Item = u32>) -> bool {
-    let (mut events, mut targets) = (0, 0);
-    for fanout_count in fanout_counts {
-        events += 1;
-        targets += fanout_count as usize;
-    }
-    events >= ACCEPT_CROWD_MIN || (events > 1 && targets >= ACCEPT_CROWD_MIN)
-}
-
 /// Whether the ledger answers within a moment.
 async fn answers(ledger: &dyn Ledger) -> bool {
     matches!(timeout(ACCEPT_LEDGER_LOOK_TIMEOUT, ledger.ping()).await, Ok(Ok(())))
@@ -362,20 +381,4 @@ fn is_new(answer: &Answer) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_events_with_many_targets_are_a_crowd_and_one_alone_is_none() {
-        for (fanout_counts, expected) in [
-            (vec![0; 15], false),
-            (vec![0; 16], true),
-            (vec![8, 8], true),
-            (vec![8, 7], false),
-            (vec![4096], false),
-            (vec![], false),
-        ] {
-            assert_eq!(is_crowd(fanout_counts.iter().copied()), expected, "{fanout_counts:?}");
-        }
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ mod explain;
 mod handlers;
 mod progress;
 mod publish;
+mod rest;
 mod room;
 mod routing;
 

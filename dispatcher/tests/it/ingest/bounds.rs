@@ -1,17 +1,22 @@
 //! What one request and one commit may hold, and what waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use dispatcher::ingest::{AcceptError, Acceptor, AcceptorTask, NewRequest};
-use dispatcher::ledger::Ledger;
 use dispatcher::ledger::sqlite::SqliteLedger;
+use dispatcher::ledger::{Ledger, LedgerError};
 use dispatcher::metrics::Metrics;
 use dispatcher::queue::memory::MemoryQueue;
 use dispatcher_core::delivery::Target;
 use dispatcher_core::event::{Attributes, Event};
 use dispatcher_core::id::{EndpointId, EventId, SubscriptionId, TenantId};
-use dispatcher_core::limits::{ACCEPT_BATCH_TARGETS_MAX, ACCEPT_WAITING_TARGETS_MAX, FANOUT_MAX, REQUEST_TARGETS_MAX};
+use dispatcher_core::limits::{
+    ACCEPT_BATCH_TARGETS_MAX, ACCEPT_CROWD_MIN, ACCEPT_REST_MAX, ACCEPT_WAITING_TARGETS_MAX, FANOUT_MAX,
+    REQUEST_TARGETS_MAX,
+};
 use dispatcher_core::recipient::RecipientRule;
 use dispatcher_core::table::{EndpointState, Row, TableChange, TableVersion};
 use futures::future::join_all;
@@ -21,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CLOUDEVENTS, JSON, PUBLISH};
 use crate::api::harness::{World, endpoint_row, eventually, subscription_row};
+use crate::ledger_proxy::{Before, LedgerProxy};
 
 /// An acceptor whose task does not run yet, so that whatever is asked of it waits.
 struct Line {
@@ -114,6 +120,38 @@ async fn the_waiting_line_is_bounded_in_targets() {
     drop(line.task);
     assert!(waiting.await.iter().all(|answer| *answer == Err(AcceptError::Stopping)));
     assert_eq!(without_targets.await, Err(AcceptError::Stopping));
+}
+
+/// Notes when commits begin, and has each take a while.
+#[derive(Default)]
+struct Slow(Mutex<Vec<Instant>>);
+
+const COMMIT: Duration = Duration::from_millis(50);
+
+#[async_trait]
+impl Before for Arc<Slow> {
+    async fn call(&self, method: &'static str) -> Result<(), LedgerError> {
+        if method == "accept" {
+            self.0.lock().unwrap().push(Instant::now());
+            tokio::time::sleep(COMMIT).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_writer_rests_after_a_crowd() {
+    let line = Line::new().await;
+    let slow = Arc::new(Slow::default());
+    let ledger = Arc::new(LedgerProxy { real: line.ledger, before: Arc::clone(&slow) });
+    let (acceptor, task) = Acceptor::new(ledger, Arc::new(MemoryQueue::new(0)), line.metrics);
+    let mut crowd = std::pin::pin!(join_all((0..ACCEPT_CROWD_MIN).map(|number| acceptor.accept(request(number, 1)))));
+    assert!(poll!(&mut crowd).is_pending());
+    tokio::spawn(task.run(CancellationToken::new()));
+    assert!(crowd.await.iter().all(Result::is_ok));
+    acceptor.accept(request(ACCEPT_CROWD_MIN, 1)).await.unwrap();
+    let [first, second] = slow.0.lock().unwrap()[..] else { panic!("there were two commits") };
+    assert!(second - first >= COMMIT + ACCEPT_REST_MAX, "{:?}", second - first);
 }
 
 /// Puts rows into the table of `shop` and waits until they are routed by.
