@@ -8,6 +8,8 @@ use dispatcher_core::sign::{KeyError, parse_key};
 use dispatcher_core::table::SigningScheme;
 use sha2::{Digest, Sha256};
 
+use crate::world::SecretData;
+
 /// Key of a generated Secret under which the signing key stands.
 pub const GENERATED_KEY: &str = "key";
 
@@ -39,6 +41,11 @@ pub fn signing_key(scheme: SigningScheme, random: &[u8; 32]) -> Redacted<Vec<u8>
 pub(crate) fn is_of_other_kind(value: &[u8], scheme: SigningScheme) -> bool {
     let fit = parse_key(value).and_then(|key| key.for_scheme(scheme));
     matches!(fit, Err(KeyError::PrivateKeyForHmac | KeyError::SharedKeyForEd25519))
+}
+
+/// Whether a Secret's generated key is of that kind.
+pub(crate) fn holds_other_kind(data: &SecretData, scheme: SigningScheme) -> bool {
+    data.get(GENERATED_KEY).is_some_and(|value| is_of_other_kind(value.expose(), scheme))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use dispatcher_core::id::{ReplayId, TenantId};
 use dispatcher_core::table::{DEFAULT_POOL, IssuerRow, Row, RowKey, TableChange, TableVersion};
 
 pub use self::named::{generated_secret, named_secrets, referenced_secrets};
-pub use self::secrets::{SecretData, SecretState, Secrets};
+pub use self::secrets::{SecretData, SecretState, Secrets, Unmade};
 use crate::plan::replay::ReplayProgress;
 use crate::plan::{ObjectStatus, Plan, StatusBody};
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dispatcher_core::limits::{SECRET_MAKES_MAX, SECRET_RETRY_PAUSES};
+use dispatcher_core::table::SigningScheme;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube::Client;
@@ -19,8 +20,9 @@ use super::failure::{ApiFailure, FailureClass};
 use super::metrics::{OperatorMetrics, SecretResult};
 use super::secret::{Made, make_secret};
 use super::secrets::SecretReader;
+use crate::generate::holds_other_kind;
 use crate::plan::GenerateSecret;
-use crate::world::{SecretState, Secrets};
+use crate::world::{SecretState, Secrets, Unmade};
 
 /// Namespace and name.
 type Place = (String, String);
@@ -48,13 +50,20 @@ struct Wishes {
 }
 
 /// What became of the attempts to make a Secret.
-#[derive(Default)]
 struct Attempt {
+    /// Identity of the endpoint that will own it.
+    owner_uid: String,
+    /// What the key is for.
+    scheme: SigningScheme,
     /// When it may be tried again; `None` while it is tried.
     again: Option<Instant>,
     tries: usize,
-    /// The change from which on it is known that it was made, and is to be read.
+    /// The change from which on it is known that it is there, and is to be read.
     made: Option<u64>,
+    /// Whether it was there already when it was to be made last.
+    is_kept: bool,
+    /// How often it was made.
+    creations: usize,
     /// Why the last one failed.
     failure: Option<FailureClass>,
 }
@@ -96,26 +105,49 @@ impl SecretMaker {
         while under_way.next().await.is_some() {}
     }
 
-    /// Whether a Secret could not be made.
-    pub(super) fn has_failed(&self) -> bool {
-        self.shared.wishes().places.values().any(Attempt::is_in_vain)
-    }
-
-    /// Marks in a world the Secrets that could not be made, so that their endpoints say so.
-    pub(super) fn mark(&self, secrets: &mut Secrets) {
+    /// Marks in a world the Secrets that could not be made, so that their endpoints say so. Answers whether there are any.
+    pub(super) fn mark(&self, secrets: &mut Secrets) -> bool {
+        let mut is_any = false;
         for ((namespace, name), attempt) in &self.shared.wishes().places {
-            if attempt.is_in_vain() && secrets.get(namespace, name).is_none() {
-                let is_forbidden = attempt.failure == Some(FailureClass::Forbidden);
-                secrets.insert(namespace, name, SecretState::Unmade { is_forbidden });
+            let present = secrets.shared(namespace, name).cloned();
+            if let Some(why) = attempt.unmade(present.as_deref()) {
+                secrets.insert(namespace, name, SecretState::Unmade { why, present });
+                is_any = true;
             }
         }
+        is_any
     }
 }
 
 impl Attempt {
-    /// Whether it failed, or was made more than once: where it is not there all the same, somebody takes it away.
-    fn is_in_vain(&self) -> bool {
-        self.failure.is_some() || (self.made.is_some() && self.tries > 1)
+    fn new(owner_uid: &str, scheme: SigningScheme, now: Instant) -> Self {
+        Self {
+            owner_uid: owner_uid.to_owned(),
+            scheme,
+            again: Some(now),
+            tries: 0,
+            made: None,
+            is_kept: false,
+            creations: 0,
+            failure: None,
+        }
+    }
+
+    /// Why a Secret of which this is known is not as it should be; `None` if it is, or may be in a moment.
+    fn unmade(&self, present: Option<&SecretState>) -> Option<Unmade> {
+        let is_absent = present.is_none();
+        let is_other = matches!(present, Some(SecretState::Present(data)) if holds_other_kind(data, self.scheme));
+        if !is_absent && !is_other {
+            return None;
+        }
+        match self.failure {
+            Some(FailureClass::Forbidden) => Some(Unmade::Forbidden),
+            Some(_) => Some(Unmade::Failed),
+            // What was read may be older than what was made, but not twice.
+            None if self.is_kept && self.tries > 1 => Some(if is_other { Unmade::Foreign } else { Unmade::Failed }),
+            None if is_absent && self.creations > 1 => Some(Unmade::Removed),
+            None => None,
+        }
     }
 }
 
@@ -133,7 +165,7 @@ impl Shared {
             Err(failure) if failure.class == FailureClass::Forbidden => SecretResult::Forbidden,
             Err(_) => SecretResult::Failed,
         });
-        let made = result.map(|made| secrets.made(namespace, name, made != Made::Kept));
+        let made = result.map(|made| (made, secrets.made(namespace, name, made != Made::Kept)));
         if made.is_err() {
             secrets.look_again(namespace, name);
         }
@@ -152,6 +184,15 @@ impl Wishes {
         let places: HashSet<Place> = wanted.iter().map(|(secret, _)| place(secret)).collect();
         // One that was made and is not read yet is not asked for, and may be again at once if it is not what is needed.
         self.places.retain(|place, attempt| attempt.again.is_none_or(|again| now < again) || places.contains(place));
+        for (secret, owner_uid) in &wanted {
+            if let Some(attempt) = self.places.get_mut(&place(secret)) {
+                // What became of the Secret of another endpoint of that name, or of a key of another kind, says nothing.
+                let is_other = attempt.owner_uid != *owner_uid || attempt.scheme != secret.scheme;
+                if is_other && attempt.again.is_some() {
+                    *attempt = Attempt::new(owner_uid, secret.scheme, now);
+                }
+            }
+        }
         // What was never tried comes first: what hangs, again and again, must not keep all others waiting.
         wanted.sort_by_key(|(secret, _)| self.places.get(&place(secret)).map_or(0, |attempt| attempt.tries));
         (self.waiting, self.known) = (wanted.into(), known);
@@ -161,8 +202,8 @@ impl Wishes {
     /// is passed over.
     fn next(&mut self, now: Instant) -> Option<(GenerateSecret, String)> {
         while let Some((secret, owner_uid)) = self.waiting.pop_front() {
-            let fresh = Attempt { again: Some(now), ..Attempt::default() };
-            let attempt = self.places.entry(place(&secret)).or_insert(fresh);
+            let fresh = || Attempt::new(&owner_uid, secret.scheme, now);
+            let attempt = self.places.entry(place(&secret)).or_insert_with(fresh);
             let is_known = attempt.made.is_none_or(|made| made <= self.known);
             if is_known && attempt.again.is_some_and(|again| again <= now) {
                 attempt.again = None;
@@ -172,19 +213,30 @@ impl Wishes {
         None
     }
 
-    /// An attempt has ended: it is made from this change on, or was not.
-    fn record(&mut self, place: &Place, result: Result<u64, ApiFailure>, now: Instant) {
+    /// An attempt has ended: what became of it, and the change from which on that is known, or why it failed.
+    fn record(&mut self, place: &Place, result: Result<(Made, u64), ApiFailure>, now: Instant) {
         let Some(attempt) = self.places.get_mut(place) else { return };
+        let (namespace, name) = place;
         attempt.tries += 1;
         attempt.again = Some(now + retry_pause(attempt.tries));
         let before = attempt.failure.take();
         match result {
-            Ok(made) => attempt.made = Some(made),
+            Ok((made, change)) => {
+                attempt.made = Some(change);
+                attempt.is_kept = made == Made::Kept;
+                attempt.creations += usize::from(made == Made::Created);
+                if made == Made::Created && attempt.creations == 2 {
+                    tracing::warn!(
+                        namespace,
+                        secret = name,
+                        "a signing key was made and is gone again; making it anew"
+                    );
+                }
+            }
             Err(error) => {
                 attempt.failure = Some(error.class);
                 let was_forbidden = before.map(|class| class == FailureClass::Forbidden);
                 if was_forbidden != Some(error.class == FailureClass::Forbidden) {
-                    let (namespace, name) = place;
                     tracing::warn!(namespace, secret = name, %error, "a signing key cannot be made; trying again");
                 }
             }
@@ -201,125 +253,4 @@ fn retry_pause(tries: usize) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use dispatcher_core::table::SigningScheme;
-
-    use super::*;
-
-    fn wanted(names: &[&str]) -> Vec<(GenerateSecret, String)> {
-        let secret = |name: &&str| GenerateSecret {
-            namespace: "shop".to_owned(),
-            name: (*name).to_owned(),
-            endpoint: "e".to_owned(),
-            scheme: SigningScheme::StandardWebhooks,
-        };
-        names.iter().map(|name| (secret(name), "uid".to_owned())).collect()
-    }
-
-    fn place_of(name: &str) -> Place {
-        ("shop".to_owned(), name.to_owned())
-    }
-
-    fn next(wishes: &mut Wishes, now: Instant) -> Option<String> {
-        wishes.next(now).map(|(secret, _)| secret.name)
-    }
-
-    fn failure() -> ApiFailure {
-        ApiFailure { class: FailureClass::Forbidden, message: "no".to_owned() }
-    }
-
-    #[tokio::test]
-    async fn what_is_being_made_and_what_failed_lately_is_passed_over() {
-        let (mut wishes, now) = (Wishes::default(), Instant::now());
-        wishes.want(wanted(&["a", "b"]), 0, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
-        wishes.want(wanted(&["a", "b"]), 0, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("b"), "the first one is being made");
-        wishes.record(&place_of("b"), Err(failure()), now);
-        wishes.want(wanted(&["b"]), 0, now);
-        assert_eq!(next(&mut wishes, now), None);
-        let later = now + SECRET_RETRY_PAUSES[0];
-        wishes.want(wanted(&["b"]), 0, later);
-        assert_eq!(next(&mut wishes, later).as_deref(), Some("b"));
-        wishes.record(&place_of("b"), Err(failure()), later);
-        wishes.want(wanted(&["b"]), 0, later + SECRET_RETRY_PAUSES[0]);
-        assert_eq!(next(&mut wishes, later + SECRET_RETRY_PAUSES[0]), None, "pauses grow");
-    }
-
-    #[tokio::test]
-    async fn what_was_made_is_made_again_only_for_a_plan_that_knew() {
-        let (mut wishes, now) = (Wishes::default(), Instant::now());
-        wishes.want(wanted(&["a", "b"]), 3, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
-        wishes.record(&place_of("a"), Ok(5), now);
-        // Plans that began before take however long they take.
-        let later = now + Duration::from_secs(100);
-        for known in [3, 4] {
-            wishes.want(wanted(&["a"]), known, later);
-            assert_eq!(next(&mut wishes, later), None, "it is there, and the world of the plan did not know");
-        }
-        wishes.want(wanted(&["a"]), 5, later);
-        assert_eq!(next(&mut wishes, later).as_deref(), Some("a"), "it was read, and is not there");
-    }
-
-    #[tokio::test]
-    async fn a_plan_that_waited_in_line_asks_no_second_time_for_what_was_made_meanwhile() {
-        let (mut wishes, now) = (Wishes::default(), Instant::now());
-        wishes.want(wanted(&["a"]), 3, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
-        // While it is made, another plan asks for it.
-        wishes.want(wanted(&["b", "a"]), 3, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("b"));
-        wishes.record(&place_of("a"), Ok(5), now);
-        assert_eq!(next(&mut wishes, now + Duration::from_secs(100)), None);
-    }
-
-    #[tokio::test]
-    async fn what_was_never_tried_comes_before_what_failed() {
-        let (mut wishes, now) = (Wishes::default(), Instant::now());
-        wishes.want(wanted(&["a"]), 0, now);
-        assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
-        wishes.record(&place_of("a"), Err(failure()), now);
-        let later = now + SECRET_RETRY_PAUSES[0];
-        wishes.want(wanted(&["a", "b", "c"]), 0, later);
-        let order: Vec<String> = std::iter::from_fn(|| next(&mut wishes, later)).collect();
-        assert_eq!(order, ["b", "c", "a"]);
-    }
-
-    #[tokio::test]
-    async fn what_fails_or_vanishes_each_time_is_told_of_and_forgotten_with_the_lead() {
-        let (mut wishes, now) = (Wishes::default(), Instant::now());
-        let is_in_vain = |wishes: &Wishes, name| wishes.places.get(&place_of(name)).is_some_and(Attempt::is_in_vain);
-        wishes.want(wanted(&["a", "b", "c"]), 0, now);
-        while next(&mut wishes, now).is_some() {}
-        wishes.record(&place_of("a"), Err(failure()), now);
-        wishes.record(&place_of("b"), Ok(1), now);
-        assert!(is_in_vain(&wishes, "a") && !is_in_vain(&wishes, "b"), "it may be read in a moment");
-        let later = now + SECRET_RETRY_PAUSES[0];
-        wishes.want(wanted(&["b"]), 1, later);
-        assert_eq!(next(&mut wishes, later).as_deref(), Some("b"), "it was read, and is not there");
-        wishes.record(&place_of("b"), Ok(2), later);
-        assert!(is_in_vain(&wishes, "b"));
-        wishes.clear();
-        assert!(!is_in_vain(&wishes, "a") && !is_in_vain(&wishes, "b"));
-        assert!(wishes.places.contains_key(&place_of("c")), "it is being made still");
-    }
-
-    #[tokio::test]
-    async fn what_is_there_and_does_not_help_is_made_again_ever_less() {
-        let (mut wishes, mut now, mut known) = (Wishes::default(), Instant::now(), 0);
-        for pause in SECRET_RETRY_PAUSES {
-            wishes.want(wanted(&["a"]), known, now);
-            assert_eq!(next(&mut wishes, now).as_deref(), Some("a"));
-            known += 1;
-            wishes.record(&place_of("a"), Ok(known), now);
-            // Until it is read nobody asks for it.
-            wishes.want(Vec::new(), known, now);
-            wishes.want(wanted(&["a"]), known, now);
-            assert_eq!(next(&mut wishes, now), None);
-            now += pause;
-        }
-        wishes.want(Vec::new(), known, now);
-        assert!(wishes.places.is_empty(), "what helped is forgotten");
-    }
-}
+mod tests;

@@ -239,12 +239,10 @@ impl Run {
     }
 
     fn mark_secrets(&mut self) {
-        let has_failed = self.config.secret_maker.has_failed();
-        if has_failed || self.has_marks {
+        if self.has_marks {
             self.world.secrets = self.config.sources.secrets().secrets();
-            self.config.secret_maker.mark(&mut self.world.secrets);
-            self.has_marks = has_failed;
         }
+        self.has_marks = self.config.secret_maker.mark(&mut self.world.secrets);
     }
 }
 

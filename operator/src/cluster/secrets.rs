@@ -2,19 +2,20 @@
 
 mod book;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use crds::Endpoint;
+use crds::{Endpoint, GROUP, Kind};
 use dispatcher_core::limits::{SECRET_READ_DEADLINE, SECRET_READS_MAX};
 use dispatcher_core::redacted::Redacted;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -28,7 +29,7 @@ use self::book::{Book, Place, Read, Wanted};
 use super::metrics::{OperatorMetrics, SecretResult, Watched};
 use super::watch::{Arrived, WatchStates, config, follow};
 use crate::generate::GENERATED_KEY;
-use crate::world::{SecretData, Secrets, generated_secret, referenced_secrets};
+use crate::world::{Secrets, generated_secret, referenced_secrets};
 
 /// Reads the Secrets that are wanted, again and again.
 pub struct SecretReader {
@@ -60,7 +61,9 @@ impl SecretReader {
                 secret.keys.insert(key);
             }
             if let Some(name) = generated_secret(endpoint) {
-                wanted.entry((namespace.clone(), name)).or_default().keys.insert(GENERATED_KEY.to_owned());
+                let secret = wanted.entry((namespace.clone(), name)).or_default();
+                secret.keys.insert(GENERATED_KEY.to_owned());
+                secret.owner.clone_from(&endpoint.metadata.uid);
             }
         }
         self.book().want(wanted, Instant::now());
@@ -114,14 +117,14 @@ impl SecretReader {
         let mut reads = FuturesUnordered::new();
         loop {
             while reads.len() < SECRET_READS_MAX {
-                let Some((place, keys)) = self.book().next(Instant::now()) else { break };
-                reads.push(self.read(place, keys));
+                let Some((place, wanted)) = self.book().next(Instant::now()) else { break };
+                reads.push(self.read(place, wanted));
             }
             let next_due = if reads.len() < SECRET_READS_MAX { self.book().next_due() } else { None };
             tokio::select! {
                 Some((place, read)) = reads.next() => {
                     self.metrics.secret_asked(match &read {
-                        Read::Present(_) => SecretResult::Present,
+                        Read::Present(_) | Read::Former(_) => SecretResult::Present,
                         Read::Missing => SecretResult::Absent,
                         Read::Forbidden => SecretResult::Forbidden,
                         Read::Failed => SecretResult::Failed,
@@ -137,12 +140,12 @@ impl SecretReader {
         }
     }
 
-    async fn read(&self, place: Place, keys: BTreeSet<String>) -> (Place, Read) {
+    async fn read(&self, place: Place, wanted: Wanted) -> (Place, Read) {
         let path = format!("/api/v1/namespaces/{}/secrets/{}", place.0, place.1);
         let read = match http::Request::get(path).body(Vec::new()) {
             // As text: of what it cannot read, the client would log all.
             Ok(request) => match timeout(SECRET_READ_DEADLINE, self.client.request_text(request)).await {
-                Ok(Ok(text)) => parse(&Zeroizing::new(text), &keys).map_or(Read::Failed, Read::Present),
+                Ok(Ok(text)) => parse(&Zeroizing::new(text), &wanted),
                 Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Read::Missing,
                 Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Read::Forbidden,
                 Ok(Err(_)) | Err(_) => Read::Failed,
@@ -158,16 +161,33 @@ impl SecretReader {
     }
 }
 
-/// The values of these keys in the JSON of a Secret. A value that is no base64 counts as absent.
-fn parse(text: &str, keys: &BTreeSet<String>) -> Option<SecretData> {
+/// What the JSON of a Secret says of what is wanted of it. A value that is no base64 counts as absent.
+fn parse(text: &str, wanted: &Wanted) -> Read {
+    // Of its metadata nothing else: annotations may repeat its values.
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Metadata {
+        owner_references: Vec<OwnerReference>,
+    }
     #[derive(Deserialize)]
     struct Stored {
         #[serde(default)]
+        metadata: Metadata,
+        #[serde(default)]
         data: Option<BTreeMap<String, Redacted<String>>>,
     }
-    let stored: Stored = serde_json::from_str(text).ok()?;
-    let named = stored.data.unwrap_or_default().into_iter().filter(|(key, _)| keys.contains(key));
-    Some(named.filter_map(|(key, value)| Some((key, Redacted::new(BASE64.decode(value.expose()).ok()?)))).collect())
+    let Ok(stored) = serde_json::from_str::<Stored>(text) else { return Read::Failed };
+    let named = stored.data.unwrap_or_default().into_iter().filter(|(key, _)| wanted.keys.contains(key));
+    let decoded = named.filter_map(|(key, value)| Some((key, Redacted::new(BASE64.decode(value.expose()).ok()?))));
+    let data = decoded.collect();
+    let is_of_another = |uid: &String| stored.metadata.owner_references.iter().any(|owner| is_endpoint_but(owner, uid));
+    if wanted.owner.as_ref().is_some_and(is_of_another) { Read::Former(data) } else { Read::Present(data) }
+}
+
+/// Whether an owner is an endpoint, and another one than that with this UID: one that is gone.
+fn is_endpoint_but(owner: &OwnerReference, uid: &str) -> bool {
+    let is_ours = owner.api_version.split('/').next() == Some(GROUP);
+    is_ours && owner.controller == Some(true) && owner.kind == Kind::Endpoint.as_str() && owner.uid != uid
 }
 
 /// Watches that Secrets change, where that is granted. Only their metadata are asked for; the values are read by name.
@@ -219,18 +239,45 @@ async fn until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::world::SecretData;
 
     #[test]
     fn only_named_keys_are_read_and_a_secret_of_the_wrong_shape_is_none() {
-        let keys = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let wanted = Wanted { keys: ["a".to_owned(), "b".to_owned()].into(), ..Wanted::default() };
         let text = r#"{"data": {"a": "eA==", "b": "not base64", "c": "eQ=="}}"#;
-        let data = parse(text, &keys).unwrap();
-        assert_eq!(
-            data.into_iter().map(|(key, value)| (key, value.expose().clone())).collect::<Vec<_>>(),
-            [("a".to_owned(), b"x".to_vec())]
-        );
-        assert!(parse("{}", &keys).unwrap().is_empty());
-        assert!(parse(r#"{"data": {"a": 7}}"#, &keys).is_none());
+        assert_eq!(parse(text, &wanted), Read::Present([value("a")].into()));
+        assert_eq!(parse("{}", &wanted), Read::Present(SecretData::new()));
+        assert_eq!(parse(r#"{"data": {"a": 7}}"#, &wanted), Read::Failed);
+    }
+
+    #[test]
+    fn a_secret_that_goes_with_an_endpoint_before_is_told_apart() {
+        let text = |api: &str, kind: &str, uid: &str| {
+            let owner = json!({"apiVersion": api, "kind": kind, "name": "e", "uid": uid, "controller": true});
+            json!({"metadata": {"ownerReferences": [owner]}, "data": {"key": "eA=="}}).to_string()
+        };
+        let wanted = |owner: Option<&str>| Wanted {
+            keys: ["key".to_owned()].into(),
+            owner: owner.map(ToOwned::to_owned),
+            ..Wanted::default()
+        };
+        let (ours, others) = ("harborhook.dev/v1", "example.com/v1");
+        assert_eq!(parse(&text(ours, "Endpoint", "before"), &wanted(Some("now"))), Read::Former([value("key")].into()));
+        for (api, kind, uid, owner) in [
+            (ours, "Endpoint", "now", Some("now")),
+            (ours, "Endpoint", "before", None),
+            (ours, "Subscription", "before", Some("now")),
+            (others, "Endpoint", "before", Some("now")),
+        ] {
+            let read = parse(&text(api, kind, uid), &wanted(owner));
+            assert_eq!(read, Read::Present([value("key")].into()), "{api} {kind} {uid} {owner:?}");
+        }
+    }
+
+    fn value(key: &str) -> (String, Redacted<Vec<u8>>) {
+        (key.to_owned(), Redacted::new(b"x".to_vec()))
     }
 }

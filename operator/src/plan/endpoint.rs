@@ -161,9 +161,7 @@ fn secret_to_make(resource: &Endpoint, namespace: &str, name: &str, world: &Worl
     let is_wanted = match world.secrets.get(namespace, &secret_name) {
         None | Some(SecretState::Unmade { .. }) => true,
         Some(SecretState::Forbidden | SecretState::Unread) => false,
-        Some(SecretState::Present(data)) => {
-            data.get(generate::GENERATED_KEY).is_some_and(|value| generate::is_of_other_kind(value.expose(), scheme))
-        }
+        Some(SecretState::Present(data)) => generate::holds_other_kind(data, scheme),
     };
     is_wanted.then(|| GenerateSecret {
         namespace: namespace.to_owned(),

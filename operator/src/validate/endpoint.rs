@@ -9,11 +9,11 @@ use dispatcher_core::sign::{KeyError, parse_key};
 use dispatcher_core::table::{DeliveryPolicy, EndpointSecrets, SigningKey, SigningScheme};
 use url::Url;
 
-use super::request::{headers, secret_value};
+use super::request::{headers, secret_value, unmade};
 use super::tls::{check_scheme, tls_identity};
 use super::token::token_source;
 use super::{Problem, admission, in_order};
-use crate::world::World;
+use crate::world::{SecretState, World};
 use crate::{effective, generate};
 
 /// An endpoint that can be delivered to.
@@ -109,12 +109,13 @@ fn signing_key(
         (reference, "spec.signing.secretKeyRef")
     } else {
         let name = generate::secret_name(endpoint.metadata.name.as_deref().unwrap_or_default());
-        if world.secrets.get(namespace, &name).is_none() {
-            return Err(Problem::new(
-                Reason::Pending,
-                "spec.signing",
-                format!("the Secret {name} with a signing key is being made"),
-            ));
+        match world.secrets.get(namespace, &name) {
+            None => {
+                let message = format!("the Secret {name} with a signing key is being made");
+                return Err(Problem::new(Reason::Pending, "spec.signing", message));
+            }
+            Some(SecretState::Unmade { why, .. }) => return Err(unmade(*why, namespace, &name, "spec.signing")),
+            Some(_) => {}
         }
         generated = crds::endpoint::SecretKeyRef { name, key: generate::GENERATED_KEY.to_owned() };
         (&generated, "spec.signing")

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::Problem;
-use crate::world::{SecretState, Secrets};
+use crate::world::{SecretState, Secrets, Unmade};
 
 /// The value that a reference names.
 pub(super) fn secret_value<'a>(
@@ -21,26 +21,14 @@ pub(super) fn secret_value<'a>(
     field: &str,
 ) -> Result<&'a Redacted<Vec<u8>>, Problem> {
     let SecretKeyRef { name, key } = reference;
-    match secrets.get(namespace, name) {
-        None => {
+    match secrets.get(namespace, name).and_then(SecretState::present) {
+        None | Some(SecretState::Unmade { .. }) => {
             let message = format!("there is no Secret {name} in namespace {namespace}: create it");
             Err(Problem::new(Reason::SecretNotFound, format!("{field}.name"), message))
         }
         Some(SecretState::Forbidden) => {
             let message = format!("the controller may not read Secret {name}: allow it to get this Secret");
             Err(Problem::new(Reason::SecretForbidden, format!("{field}.name"), message))
-        }
-        Some(SecretState::Unmade { is_forbidden: false }) => {
-            let message =
-                format!("the Secret {name} with a signing key could not be made yet: the controller tries again");
-            Err(Problem::new(Reason::Pending, field, message))
-        }
-        Some(SecretState::Unmade { is_forbidden: true }) => {
-            let message = format!(
-                "the controller may not make Secret {name}: allow it to create Secrets in namespace {namespace}, or make \
-                 one and name it in spec.signing.secretKeyRef"
-            );
-            Err(Problem::new(Reason::SecretForbidden, field, message))
         }
         Some(SecretState::Unread) => {
             Err(Problem::new(Reason::Pending, format!("{field}.name"), format!("Secret {name} is being read")))
@@ -50,6 +38,44 @@ pub(super) fn secret_value<'a>(
             Problem::new(Reason::SecretKeyMissing, format!("{field}.key"), message)
         }),
     }
+}
+
+/// What is wrong where a signing key should have been made.
+pub(super) fn unmade(why: Unmade, namespace: &str, name: &str, field: &str) -> Problem {
+    let (reason, message) = match why {
+        Unmade::Failed => (
+            Reason::Pending,
+            format!("the Secret {name} with a signing key could not be made yet: the controller tries again"),
+        ),
+        Unmade::Removed => (
+            Reason::Pending,
+            format!(
+                "the Secret {name} with a signing key was made and is gone again: see who removes it; the controller \
+                 tries again"
+            ),
+        ),
+        Unmade::Former => (
+            Reason::Pending,
+            format!(
+                "the Secret {name} belongs to an endpoint of this name that was deleted: a new one is made when it is gone"
+            ),
+        ),
+        Unmade::Forbidden => (
+            Reason::SecretForbidden,
+            format!(
+                "the controller may not make Secret {name}: allow it to create, get and update Secrets in namespace \
+                 {namespace}, or make one and name it in spec.signing.secretKeyRef"
+            ),
+        ),
+        Unmade::Foreign => (
+            Reason::SecretKeyMissing,
+            format!(
+                "the signing key in Secret {name} is of another kind than the scheme takes, and the controller has not \
+                 made it: remove the Secret, or name one in spec.signing.secretKeyRef"
+            ),
+        ),
+    };
+    Problem::new(reason, field, message)
 }
 
 /// The headers of every request: those of the spec, then the credentials.

@@ -16,17 +16,44 @@ pub enum SecretState {
     Present(SecretData),
     /// It may not be read.
     Forbidden,
-    /// It does not exist, was to be made, and could not be made.
+    /// It is to hold a signing key that the controller makes, and the endpoint has none that it can use.
     Unmade {
-        /// Whether it may not be made. What else failed is tried again, and may be over soon.
-        is_forbidden: bool,
+        /// What keeps it so.
+        why: Unmade,
+        /// What is there instead. Others may name it.
+        present: Option<Arc<SecretState>>,
     },
     /// It was not read yet, so that nobody knows whether it exists. Whatever names it stays as it is.
     Unread,
 }
 
+/// Why a signing key that is to be made is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmade {
+    /// The Secret may not be made, or not be written anew.
+    Forbidden,
+    /// It did not work. It is tried again, and may be over soon.
+    Failed,
+    /// It was made, and taken away again.
+    Removed,
+    /// The Secret goes with an endpoint of the same name that was deleted, and is not gone yet.
+    Former,
+    /// Somebody else has made the Secret, and its key is of the kind that the scheme does not take.
+    Foreign,
+}
+
 /// A Secret's values by key.
 pub type SecretData = BTreeMap<String, Redacted<Vec<u8>>>;
+
+impl SecretState {
+    /// What is there, whether or not it is what the controller would make.
+    pub(crate) fn present(&self) -> Option<&Self> {
+        match self {
+            Self::Unmade { present, .. } => present.as_deref(),
+            other => Some(other),
+        }
+    }
+}
 
 impl Secrets {
     /// Adds a Secret, or replaces it.

@@ -9,7 +9,7 @@ use dispatcher_core::delivery::Outcome;
 use dispatcher_core::id::EndpointId;
 use dispatcher_core::table::{EndpointState, RowKey};
 use operator::generate::{GENERATED_KEY, secret_name, signing_key};
-use operator::world::{SecretData, SecretState};
+use operator::world::{SecretData, SecretState, Unmade};
 
 use crate::fixtures::{Harness, KEY, NOW, SIGNING, endpoint, good, pool, secret, subscription, word};
 
@@ -260,12 +260,28 @@ fn an_endpoint_without_a_key_waits_for_one_that_is_made() {
     let wanted = &plan.generate_secrets[0];
     assert_eq!((wanted.name.as_str(), wanted.endpoint.as_str()), ("e-signing-key", "e"));
     assert!(plan.statuses.is_empty(), "nothing is said of a new one that has a key in a moment");
-    for (is_forbidden, reason) in [(false, Reason::Pending), (true, Reason::SecretForbidden)] {
+    for (why, reason) in [
+        (Unmade::Failed, Reason::Pending),
+        (Unmade::Removed, Reason::Pending),
+        (Unmade::Former, Reason::Pending),
+        (Unmade::Forbidden, Reason::SecretForbidden),
+        (Unmade::Foreign, Reason::SecretKeyMissing),
+    ] {
         let mut failing = Harness::of(&endpoint("url: https://example.com/"));
-        failing.world.secrets.insert("shop", &secret_name("e"), SecretState::Unmade { is_forbidden });
+        failing.world.secrets.insert("shop", &secret_name("e"), SecretState::Unmade { why, present: None });
         assert_eq!(failing.settle().generate_secrets.len(), 1, "it is tried again");
         assert_eq!(failing.endpoint_condition("e", ConditionType::Ready).reason, word(reason));
         assert!(failing.endpoint_condition("e", ConditionType::Ready).message.contains("Secret e-signing-key"));
+    }
+    // Who names that Secret takes what is there.
+    let mut naming = Harness::of(&good("").replace("keys", "e-signing-key"));
+    let data: SecretData = [("key".to_owned(), signing_key(wanted.scheme, &[9; 32]))].into_iter().collect();
+    for (present, reason) in
+        [(None, Reason::SecretNotFound), (Some(SecretState::Present(data).into()), Reason::Programmed)]
+    {
+        let state = SecretState::Unmade { why: Unmade::Foreign, present };
+        naming.world.secrets.insert("shop", &secret_name("e"), state);
+        assert_eq!(naming.ready(), word(reason));
     }
     let mut wrong = Harness::of(&endpoint("url: http://example.com/"));
     assert_eq!(wrong.ready(), word(Reason::AddressBlocked), "what else is wrong is said");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dispatcher_core::limits::{SECRET_LOOK_INTERVAL, SECRET_RETRY_PAUSES};
 use tokio::time::Instant;
 
-use crate::world::{SecretData, SecretState, Secrets};
+use crate::world::{SecretData, SecretState, Secrets, Unmade};
 
 /// Namespace and name of a Secret.
 pub(super) type Place = (String, String);
@@ -18,6 +18,16 @@ pub(super) struct Wanted {
     /// Whether a spec names it, so that somebody makes it whom nobody here hears of. Any other is made here, which is told
     /// by [`Book::made`].
     pub(super) is_referenced: bool,
+    /// UID of the endpoint for which it is made here: what was made for another of the same name is about to go with it.
+    pub(super) owner: Option<String>,
+}
+
+impl Wanted {
+    /// What is wanted of these values: less than was asked for, if less is wanted by now.
+    fn of(&self, mut data: SecretData) -> SecretData {
+        data.retain(|key, _| self.keys.contains(key));
+        data
+    }
 }
 
 /// How a read ended.
@@ -25,6 +35,8 @@ pub(super) struct Wanted {
 pub(super) enum Read {
     /// With the values of the keys that were asked for.
     Present(SecretData),
+    /// The same, but it goes with an endpoint that is gone.
+    Former(SecretData),
     /// There is no such Secret.
     Missing,
     /// It may not be read.
@@ -43,8 +55,7 @@ pub(super) struct Book {
 
 #[derive(Debug)]
 struct Entry {
-    keys: BTreeSet<String>,
-    is_referenced: bool,
+    wanted: Wanted,
     /// `None`: it does not exist.
     state: Option<Arc<SecretState>>,
     /// When it is read next; `None` while it is read.
@@ -68,23 +79,23 @@ impl Book {
                 }
             }
         }
-        for (place, Wanted { keys, is_referenced }) in wanted {
+        for (place, wanted) in wanted {
             if let Some(entry) = self.entries.get_mut(&place) {
-                let has_new_keys = !keys.is_subset(&entry.keys);
-                let is_newly_missed = is_referenced && !entry.is_referenced && entry.state.is_none();
-                (entry.keys, entry.is_referenced) = (keys, is_referenced);
-                // Of new keys nothing is known, where the Secret is there.
-                if has_new_keys && matches!(entry.state.as_deref(), Some(SecretState::Present(_))) {
+                let before = std::mem::replace(&mut entry.wanted, wanted);
+                let wants_more = !entry.wanted.keys.is_subset(&before.keys) || entry.wanted.owner != before.owner;
+                let is_newly_missed = entry.wanted.is_referenced && !before.is_referenced && entry.state.is_none();
+                // Of new keys, and for another endpoint, nothing is known where the Secret is there.
+                if wants_more && matches!(entry.state.as_deref(), Some(SecretState::Present(_))) {
                     entry.state = Some(Arc::new(SecretState::Unread));
                 }
-                if has_new_keys || is_newly_missed {
+                if wants_more || is_newly_missed {
                     self.look_again(&place, now);
                 }
                 continue;
             }
             let state = Some(Arc::new(SecretState::Unread));
             let due = Some(now);
-            let entry = Entry { keys, is_referenced, state, due, misses: 0, is_tried: false, is_outdated: false };
+            let entry = Entry { wanted, state, due, misses: 0, is_tried: false, is_outdated: false };
             self.untried += 1;
             self.due.insert((now, place.clone()));
             self.entries.insert(place, entry);
@@ -130,13 +141,13 @@ impl Book {
         }
     }
 
-    /// The next Secret to read, with the keys that are wanted.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(Place, BTreeSet<String>)> {
+    /// The next Secret to read, with what is wanted of it.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Place, Wanted)> {
         let (due, place) = self.due.first().filter(|(due, _)| *due <= now)?.clone();
         self.due.remove(&(due, place.clone()));
         let entry = self.entries.get_mut(&place)?;
         entry.due = None;
-        Some((place, entry.keys.clone()))
+        Some((place, entry.wanted.clone()))
     }
 
     /// When the next Secret is to be read.
@@ -151,19 +162,19 @@ impl Book {
         let is_first = !std::mem::replace(&mut entry.is_tried, true);
         let is_outdated = std::mem::take(&mut entry.is_outdated);
         let new = match read {
-            Read::Present(data) if data.keys().any(|key| !entry.keys.contains(key)) => {
-                let wanted = data.into_iter().filter(|(key, _)| entry.keys.contains(key)).collect();
-                Some(Some(SecretState::Present(wanted)))
+            Read::Present(data) => Some(Some(SecretState::Present(entry.wanted.of(data)))),
+            Read::Former(data) => {
+                let present = Some(Arc::new(SecretState::Present(entry.wanted.of(data))));
+                Some(Some(SecretState::Unmade { why: Unmade::Former, present }))
             }
-            Read::Present(data) => Some(Some(SecretState::Present(data))),
             Read::Missing => Some(None),
             Read::Forbidden => Some(Some(SecretState::Forbidden)),
             Read::Failed => None,
         };
         let can_wait = match &new {
-            Some(Some(SecretState::Present(data))) => entry.keys.iter().all(|key| data.contains_key(key)),
+            Some(Some(SecretState::Present(data))) => entry.wanted.keys.iter().all(|key| data.contains_key(key)),
             // Whoever makes it tells.
-            Some(None) => !entry.is_referenced,
+            Some(None) => !entry.wanted.is_referenced,
             _ => false,
         };
         let mut changed = is_first;
@@ -206,188 +217,4 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use dispatcher_core::redacted::Redacted;
-
-    use super::*;
-
-    fn place(name: &str) -> Place {
-        ("shop".to_owned(), name.to_owned())
-    }
-
-    fn wanted(secrets: &[(&str, &[&str])]) -> HashMap<Place, Wanted> {
-        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
-        secrets.iter().map(|(name, of)| (place(name), Wanted { keys: keys(of), is_referenced: true })).collect()
-    }
-
-    /// A Secret that is made here.
-    fn generated(name: &str) -> HashMap<Place, Wanted> {
-        let keys = BTreeSet::from(["key".to_owned()]);
-        HashMap::from([(place(name), Wanted { keys, is_referenced: false })])
-    }
-
-    /// Reads the one that is due now.
-    fn read(book: &mut Book, read: Read, now: Instant) -> bool {
-        let (place, _) = book.next(now).unwrap();
-        book.record(&place, read, now)
-    }
-
-    fn present(keys: &[&str]) -> Read {
-        Read::Present(keys.iter().map(|key| ((*key).to_owned(), Redacted::new(b"value".to_vec()))).collect())
-    }
-
-    fn state(book: &Book, name: &str) -> Option<SecretState> {
-        book.secrets().get("shop", name).cloned()
-    }
-
-    #[tokio::test]
-    async fn a_missing_secret_is_looked_for_soon_and_then_less_often() {
-        let (mut book, mut now) = (Book::default(), Instant::now());
-        book.want(wanted(&[("a", &["k"])]), now);
-        assert!(!book.all_tried() && state(&book, "a") == Some(SecretState::Unread));
-        for seconds in [1, 2, 5, 10, 20, 30, 30] {
-            assert_eq!(book.next(now).unwrap().0, place("a"));
-            assert_eq!(book.next(now), None, "it is being read");
-            book.record(&place("a"), Read::Missing, now);
-            assert!(book.all_tried() && state(&book, "a").is_none());
-            assert_eq!(book.next_due(), Some(now + Duration::from_secs(seconds)));
-            now += Duration::from_secs(seconds);
-        }
-        book.next(now).unwrap();
-        assert!(book.record(&place("a"), present(&["k", "other"]), now));
-        let Some(SecretState::Present(data)) = state(&book, "a") else { panic!("it is there") };
-        assert_eq!(data.into_keys().collect::<Vec<_>>(), ["k"], "nothing is kept that nobody names");
-        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
-    }
-
-    #[tokio::test]
-    async fn a_secret_without_a_key_that_is_named_is_looked_at_as_one_that_is_missing() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(wanted(&[("a", &["k", "l"])]), now);
-        for pause in &SECRET_RETRY_PAUSES[..2] {
-            book.look_again(&place("a"), now);
-            book.next(now).unwrap();
-            book.record(&place("a"), present(&["k"]), now);
-            assert_eq!(book.next_due(), Some(now + *pause));
-        }
-        book.look_again(&place("a"), now);
-        book.next(now).unwrap();
-        book.record(&place("a"), present(&["k", "l"]), now);
-        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
-    }
-
-    #[tokio::test]
-    async fn what_the_api_server_does_not_say_changes_nothing() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(wanted(&[("a", &["k"]), ("b", &["k"])]), now);
-        while let Some((place, _)) = book.next(now) {
-            book.record(&place, if place.1 == "a" { present(&["k"]) } else { Read::Failed }, now);
-        }
-        assert!(book.all_tried());
-        assert_eq!(state(&book, "b"), Some(SecretState::Unread));
-        book.look_again(&place("a"), now);
-        book.next(now).unwrap();
-        assert!(!book.record(&place("a"), Read::Failed, now));
-        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))));
-        assert_eq!(book.next_due(), Some(now + SECRET_RETRY_PAUSES[0]));
-        book.look_again(&place("a"), now);
-        book.next(now).unwrap();
-        assert!(book.record(&place("a"), Read::Forbidden, now));
-        assert_eq!(state(&book, "a"), Some(SecretState::Forbidden));
-    }
-
-    #[tokio::test]
-    async fn another_key_of_a_secret_is_unknown_until_it_is_read() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(wanted(&[("a", &["k"])]), now);
-        book.next(now).unwrap();
-        // While it is read, another endpoint names another key.
-        book.want(wanted(&[("a", &["k", "l"])]), now);
-        book.record(&place("a"), present(&["k"]), now);
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
-        assert_eq!(book.next(now).unwrap().1.len(), 2, "it is read again at once");
-        book.record(&place("a"), present(&["k", "l"]), now);
-        book.want(wanted(&[("a", &["l"])]), now);
-        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))), "fewer keys need no read");
-        book.want(HashMap::new(), now);
-        assert!(book.next_due().is_none() && state(&book, "a").is_none() && book.all_tried());
-    }
-
-    #[tokio::test]
-    async fn a_secret_that_is_made_here_is_not_looked_for_until_it_is_made() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(generated("a"), now);
-        assert!(read(&mut book, Read::Missing, now) && book.all_tried());
-        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
-        book.made(&place("a"), true, now);
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread), "nobody asks for it again before it is read");
-        // That the API server does not say whether it is there is no answer.
-        assert!(!read(&mut book, Read::Failed, now));
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
-        let now = now + SECRET_RETRY_PAUSES[0];
-        assert_eq!(book.next_due(), Some(now));
-        assert!(read(&mut book, present(&["key"]), now));
-        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))));
-        assert_eq!(book.next_due(), Some(now + SECRET_LOOK_INTERVAL));
-    }
-
-    #[tokio::test]
-    async fn a_secret_that_was_there_already_stays_as_it_was_read() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(generated("a"), now);
-        assert!(read(&mut book, present(&["key"]), now));
-        book.made(&place("a"), false, now);
-        assert!(matches!(state(&book, "a"), Some(SecretState::Present(_))));
-        assert!(!read(&mut book, present(&["key"]), now), "there is nothing new to plan for");
-        assert!(read(&mut book, Read::Missing, now + SECRET_LOOK_INTERVAL));
-        book.made(&place("a"), false, now);
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread), "somebody else has made it");
-    }
-
-    #[tokio::test]
-    async fn a_read_that_began_before_a_secret_was_made_says_nothing() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(generated("a"), now);
-        let (asked, _) = book.next(now).unwrap();
-        book.made(&asked, true, now);
-        book.record(&asked, Read::Missing, now);
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
-        assert!(read(&mut book, Read::Missing, now), "that it is gone is news");
-        assert_eq!(state(&book, "a"), None);
-    }
-
-    #[tokio::test]
-    async fn a_secret_that_is_made_here_and_named_by_a_spec_too_is_looked_for_as_any_other() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(generated("a"), now);
-        read(&mut book, Read::Missing, now);
-        book.want(wanted(&[("a", &["key"])]), now);
-        assert_eq!(book.next_due(), Some(now));
-        for pause in &SECRET_RETRY_PAUSES[..2] {
-            book.look_again(&place("a"), now);
-            read(&mut book, Read::Missing, now);
-            assert_eq!(book.next_due(), Some(now + *pause));
-        }
-    }
-
-    #[tokio::test]
-    async fn who_begins_to_lead_doubts_that_secrets_are_absent_still() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        book.want(generated("a").into_iter().chain(wanted(&[("b", &["k"]), ("c", &["k"])])).collect(), now);
-        while let Some((place, _)) = book.next(now) {
-            book.record(&place, if place.1 == "b" { present(&["k"]) } else { Read::Missing }, now);
-        }
-        book.doubt_absent(now);
-        assert!(book.all_tried(), "what is known of the others can be planned");
-        assert_eq!((state(&book, "a"), state(&book, "c")), (Some(SecretState::Unread), Some(SecretState::Unread)));
-        assert!(matches!(state(&book, "b"), Some(SecretState::Present(_))));
-        let (first, second) = (book.next(now).unwrap().0, book.next(now).unwrap().0);
-        assert_eq!((first, second, book.next(now)), (place("a"), place("c"), None));
-        // What is read at that moment may have been asked for before.
-        book.doubt_absent(now);
-        book.record(&place("a"), Read::Missing, now);
-        assert_eq!(state(&book, "a"), Some(SecretState::Unread));
-    }
-}
+mod tests;

@@ -29,6 +29,8 @@ struct Inner {
     /// Collections that are answered with a code instead.
     refused: Mutex<BTreeMap<String, u16>>,
     hanging: Mutex<BTreeSet<String>>,
+    /// Objects that are gone as soon as they are made.
+    forgotten: Mutex<BTreeSet<String>>,
     /// Statuses as they were written last, by name.
     statuses: Mutex<BTreeMap<String, Value>>,
     epoch: watch::Sender<u64>,
@@ -41,6 +43,7 @@ impl Fake {
             objects: Mutex::default(),
             refused: Mutex::default(),
             hanging: Mutex::default(),
+            forgotten: Mutex::default(),
             statuses: Mutex::default(),
             epoch: watch::Sender::new(1),
         }));
@@ -79,6 +82,16 @@ impl Fake {
             Some(code) => drop(refused.insert(collection.to_owned(), code)),
             None => drop(refused.remove(collection)),
         }
+    }
+
+    /// Whether this object is taken away as soon as it is made.
+    fn forget(&self, path: &str, is_forgotten: bool) {
+        let mut forgotten = self.0.forgotten.lock().unwrap();
+        if is_forgotten {
+            forgotten.insert(path.to_owned())
+        } else {
+            forgotten.remove(path)
+        };
     }
 
     fn hang(&self, path: &str) {
@@ -159,13 +172,18 @@ impl Fake {
             Some(name) if *method == Method::POST => format!("{path}/{name}"),
             _ => path.to_owned(),
         };
+        if place != path && objects.contains_key(&place) {
+            return status(409);
+        }
         let mut new = sent;
         // A real one would answer a conflict, and whoever writes would read the annotations of others again.
         if let Some(annotations) = objects.get(&place).map(|before| before["metadata"]["annotations"].clone()) {
             new["metadata"]["annotations"] = annotations;
         }
         new["metadata"]["resourceVersion"] = json!("1");
-        objects.insert(place, new.clone());
+        if !self.0.forgotten.lock().unwrap().contains(&place) {
+            objects.insert(place, new.clone());
+        }
         (200, new)
     }
 }
@@ -174,6 +192,7 @@ fn status(code: u16) -> (u16, Value) {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "AlreadyExists",
         500 => "InternalError",
         _ => "Expired",
     };
@@ -248,7 +267,8 @@ async fn a_signing_key_that_cannot_be_made_is_told_of_and_made_as_soon_as_it_can
     let mut operator = Operator::start(fake.client(), NAMESPACE).await;
     eventually("it says what is missing", || async {
         let reason = fake.ready_reason("e");
-        reason.contains("SecretForbidden") && reason.contains("allow it to create Secrets in namespace shop")
+        reason.contains("SecretForbidden")
+            && reason.contains("allow it to create, get and update Secrets in namespace shop")
     })
     .await;
     fake.refuse(SECRETS, Some(500));
@@ -264,6 +284,69 @@ async fn a_signing_key_that_cannot_be_made_is_told_of_and_made_as_soon_as_it_can
         "{}",
         operator.metrics()
     );
+    operator.running.stop().await;
+}
+
+/// A Secret as it is made for the endpoint with this UID.
+fn made_for(endpoint_uid: &str, key: &str) -> Value {
+    let owner = json!({
+        "apiVersion": "harborhook.dev/v1alpha1", "kind": "Endpoint", "name": "e", "uid": endpoint_uid, "controller": true,
+    });
+    json!({"metadata": {"resourceVersion": "1", "ownerReferences": [owner]}, "data": {"key": key}})
+}
+
+/// `whsec_` and 32 bytes.
+const SHARED_KEY: &str = "d2hzZWNfQndjSEJ3Y0hCd2NIQndjSEJ3Y0hCd2NIQndjSEJ3Y0hCd2NIQndjSEJ3Yz0=";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_that_is_taken_away_is_told_of() {
+    let fake = Fake::with_endpoints(std::iter::empty());
+    fake.put_endpoint("e", json!({"signing": null}));
+    fake.forget(&format!("{SECRETS}/e-signing-key"), true);
+    let mut operator = Operator::start(fake.client(), NAMESPACE).await;
+    eventually("it says that something takes it away", || async {
+        let reason = fake.ready_reason("e");
+        reason.contains("Pending") && reason.contains("was made and is gone again")
+    })
+    .await;
+    assert_eq!(operator.active().await, 0);
+    fake.forget(&format!("{SECRETS}/e-signing-key"), false);
+    eventually("it is routed", || async { operator.active().await == 1 }).await;
+    operator.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_of_another_kind_that_somebody_else_has_made_is_told_of() {
+    let fake = Fake::with_endpoints(std::iter::empty());
+    fake.put_endpoint("e", json!({"signing": {"scheme": "StandardWebhooksEd25519"}}));
+    fake.put(&format!("{SECRETS}/e-signing-key"), json!({"data": {"key": SHARED_KEY}}));
+    let mut operator = Operator::start(fake.client(), NAMESPACE).await;
+    eventually("it says what to do", || async {
+        let reason = fake.ready_reason("e");
+        reason.contains("SecretKeyMissing") && reason.contains("remove the Secret, or name one")
+    })
+    .await;
+    fake.remove(&format!("{SECRETS}/e-signing-key"));
+    eventually("it is routed", || async { operator.active().await == 1 }).await;
+    operator.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_made_anew_waits_for_a_key_of_its_own() {
+    let fake = Fake::with_endpoints(std::iter::empty());
+    fake.put_endpoint("e", json!({"signing": null}));
+    // The one before is gone, and its Secret is about to follow.
+    let path = format!("{SECRETS}/e-signing-key");
+    fake.put(&path, made_for("before", SHARED_KEY));
+    let mut operator = Operator::start(fake.client(), NAMESPACE).await;
+    eventually("it waits for that", || async {
+        fake.ready_reason("e").contains("belongs to an endpoint of this name that was deleted")
+    })
+    .await;
+    assert_eq!(operator.active().await, 0);
+    fake.remove(&path);
+    eventually("it is routed", || async { operator.active().await == 1 }).await;
+    assert_ne!(fake.0.objects.lock().unwrap()[&path]["data"]["key"], SHARED_KEY);
     operator.running.stop().await;
 }
 
