@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::sleep;
 
 use super::counted::{Counts, Protocol, relay};
-use super::duel::{Duel, Figures, Shape, number, order};
+use super::duel::{Duel, Figures, Measured, Shape, number, order};
 use super::history;
 use super::load::{ClosedLoop, Subject, closed_loop};
 use super::report::{Row, median, percentile_milliseconds};
@@ -38,7 +38,7 @@ const COUNTED: &str = "counted";
 /// All that is measured on a ledger with rows.
 const FULL_LEDGER: &str = "full_ledger";
 /// Turns of each ledger in a repeat.
-const LEDGER_TURNS: u32 = 4;
+const LEDGER_TURNS: u32 = 8;
 
 /// What can be asked for by itself.
 pub fn names() -> Vec<String> {
@@ -201,27 +201,41 @@ async fn full_ledger(servers: &Servers, sink: &Sink, effort: &Effort) -> Result<
     }
     let mut rows = Vec::new();
     for shape in SHAPES.iter().filter(|shape| EXAMINED.contains(&shape.row)) {
-        let mut rates = [Vec::new(), Vec::new()];
-        for _ in 0..effort.repeats {
-            let mut sums = [0.0, 0.0];
-            for turn in 0..LEDGER_TURNS {
-                for place in order(turn) {
-                    let (system, sum) = (&systems[place], &mut sums[place]);
-                    servers.checkpoint().await?;
-                    let subject = system.subject(shape.route, shape.payload_bytes);
-                    *sum += closed_loop(sink, &subject, effort.warm_up, effort.measured / 2).await?;
-                    system.settle(sink).await?;
-                }
+        let mut turns = [Vec::new(), Vec::new()];
+        for turn in 0..LEDGER_TURNS * u32::try_from(effort.repeats)? {
+            for place in order(turn) {
+                let duration = effort.measured / 2;
+                turns[place].push(servers.turn(sink, &systems[place], shape, effort.warm_up, duration).await?);
             }
-            rates.iter_mut().zip(sums).for_each(|(rates, sum)| rates.push(sum / f64::from(LEDGER_TURNS)));
         }
-        let [empty, full] = rates.map(median);
-        rows.push(Row::new(format!("distributed_{}_empty_ledger", shape.row), "deliveries/s", empty, None));
-        let name = format!("distributed_{}_full_ledger", shape.row);
-        rows.push(Row::beside(name, "deliveries/s", full, empty));
+        for system in &systems {
+            system.prove().await?;
+        }
+        rows.extend(beside_empty(shape.row, &turns));
     }
     for system in systems {
         system.stop().await?;
     }
     Ok(rows)
+}
+
+/// The rows of a shape on two ledgers: the empty one, then the full one. Figures are medians of all turns, and ratios
+/// medians of the ratios of two turns that follow each other: what slows the machine down for a while is in both.
+fn beside_empty(shape: &str, [empty, full]: &[Vec<Measured>; 2]) -> Vec<Row> {
+    let middle = |turns: &[Measured], figure: &dyn Fn(&Measured) -> f64| median(turns.iter().map(figure).collect());
+    let row = |name: String, unit, figure: &dyn Fn(&Measured) -> f64| {
+        let ratios = full.iter().zip(empty).map(|(full, empty)| figure(full) / figure(empty)).collect();
+        Row { ratio: Some(median(ratios)), ..Row::new(name, unit, middle(full, figure), None) }
+    };
+    let rate = Measured::per_second;
+    let mut rows = vec![
+        Row::new(format!("distributed_{shape}_empty_ledger"), "deliveries/s", middle(empty, &rate), None),
+        row(format!("distributed_{shape}_full_ledger"), "deliveries/s", &rate),
+    ];
+    for (process, _) in empty[0].cpu_per_event() {
+        let name = format!("distributed_{shape}_full_ledger_cpu_{process}");
+        rows.push(row(name, "us/event", &|measured| of(process, measured.cpu_per_event())));
+    }
+    rows.push(row(format!("distributed_{shape}_full_ledger_wal"), "bytes/event", &Measured::wal_bytes_per_event));
+    rows
 }

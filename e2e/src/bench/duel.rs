@@ -127,26 +127,14 @@ impl<'a> Duel<'a> {
     pub async fn closed_loop(&mut self, shape: &Shape) -> Result<()> {
         for turn in 0..LOOP_TURNS {
             for place in order(self.first + turn) {
-                self.servers.checkpoint().await?;
-                let measured = self.turn(shape, &self.sides[place].0).await?;
                 let (system, figures) = &mut self.sides[place];
+                let duration = self.effort.measured / LOOP_TURNS;
+                let measured = self.servers.turn(self.sink, system, shape, self.effort.warm_up, duration).await?;
                 figures.loops.entry(shape.row).or_default().add(measured);
-                system.settle(self.sink).await?;
+                system.prove().await?;
             }
         }
         Ok(())
-    }
-
-    /// A closed loop with all that can be seen from outside while it runs.
-    async fn turn(&self, shape: &Shape, system: &System) -> Result<Measured> {
-        let subject = system.subject(shape.route, shape.payload_bytes);
-        let load = ClosedLoop::start(self.sink, &subject);
-        sleep(self.effort.warm_up).await;
-        let before = Sample::take(self.servers, system, self.sink, &load).await?;
-        sleep(self.effort.measured / LOOP_TURNS).await;
-        let after = Sample::take(self.servers, system, self.sink, &load).await?;
-        load.stop(self.sink).await?;
-        Ok(before.until(&after, shape.route.fanout()))
     }
 
     /// Ends both, and answers what was measured.
@@ -160,6 +148,29 @@ impl<'a> Duel<'a> {
             *place = figures;
         }
         Ok(all)
+    }
+}
+
+impl Servers {
+    /// A closed loop, from a checkpoint until everything has arrived, with all that can be seen from outside meanwhile.
+    /// What the ledger says of it is for the caller to ask.
+    pub(super) async fn turn(
+        &self,
+        sink: &Sink,
+        system: &System,
+        shape: &Shape,
+        warm_up: Duration,
+        measured: Duration,
+    ) -> Result<Measured> {
+        self.checkpoint().await?;
+        let load = ClosedLoop::start(sink, &system.subject(shape.route, shape.payload_bytes));
+        sleep(warm_up).await;
+        let before = Sample::take(self, system, sink, &load).await?;
+        sleep(measured).await;
+        let after = Sample::take(self, system, sink, &load).await?;
+        load.stop(sink).await?;
+        system.drain(sink).await?;
+        Ok(before.until(&after, shape.route.fanout()))
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Row {
     /// The same figure of the bare pipeline, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<f64>,
-    /// Value divided by that of the bare pipeline, or else by that of the bare client, or by what the row says.
+    /// Value divided by that of the bare pipeline, or else by that of the bare client, or what the row says.
     pub ratio: Option<f64>,
     /// The most that the value may be, where that was promised.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,11 +39,6 @@ impl Row {
     /// A figure whose yardstick is the bare pipeline.
     pub fn beside_pipeline(row: impl Into<String>, unit: &'static str, value: f64, pipeline: f64) -> Self {
         Self { pipeline: Some(pipeline), ratio: Some(value / pipeline), ..Self::new(row, unit, value, None) }
-    }
-
-    /// A figure whose yardstick is another one of Harborhook.
-    pub fn beside(row: impl Into<String>, unit: &'static str, value: f64, other: f64) -> Self {
-        Self { ratio: Some(value / other), ..Self::new(row, unit, value, None) }
     }
 
     /// The same with the most that was promised beside it.
@@ -66,7 +61,7 @@ pub fn write_json(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
 pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     let heads = ["UNIT", "VALUE", "RELAY", "PIPELINE", "RATIO", "AT MOST", "HELD"];
     let [unit, value, relay, pipeline, ratio, at_most, held] = heads;
-    writeln!(out, "{:<38} {unit:>14} {value:>12} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}", "ROW")?;
+    writeln!(out, "{:<48} {unit:>14} {value:>12} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}", "ROW")?;
     for row in rows {
         let figure = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.2}"));
         let (relay, pipeline) = (figure(row.relay), figure(row.pipeline));
@@ -75,7 +70,7 @@ pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         let held = row.held.map_or("-", |held| if held { "yes" } else { "NO" });
         writeln!(
             out,
-            "{:<38} {:>14} {:>12.2} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}",
+            "{:<48} {:>14} {:>12.2} {relay:>12} {pipeline:>12} {ratio:>7} {at_most:>9} {held:>5}",
             row.row, row.unit, row.value
         )?;
     }

@@ -120,19 +120,27 @@ impl System {
         &self.storage
     }
 
-    /// Waits until everything that it accepted has arrived. Of Harborhook, proves by the ledger that what was accepted
-    /// is exactly what was delivered.
+    /// Waits until everything that it accepted has arrived, and proves it.
     pub async fn settle(&self, sink: &Sink) -> Result<()> {
+        self.drain(sink).await?;
+        self.prove().await
+    }
+
+    /// Waits until everything that it accepted has arrived.
+    pub async fn drain(&self, sink: &Sink) -> Result<()> {
         let deadline = Instant::now() + SETTLE_DEADLINE;
         loop {
             let arrivals = sink.arrivals();
             sleep(QUIET).await;
             if sink.arrivals() == arrivals && self.open().await? == 0 {
-                break;
+                return Ok(());
             }
             ensure!(Instant::now() < deadline, "the backlog did not drain");
         }
-        // It reads the whole ledger, which may be large: once is enough.
+    }
+
+    /// Of Harborhook, proves by the ledger that what was accepted is exactly what was delivered. That reads all of it.
+    pub async fn prove(&self) -> Result<()> {
         match &self.ledger {
             Some(ledger) => balance(ledger).await?.map_or(Ok(()), |balance| prove(&balance)),
             None => Ok(()),

@@ -43,7 +43,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// About twenty minutes, more than half of them for the stress rows.
+    /// About a quarter of an hour, and longer than that for the stress rows.
     pub const FULL: Self = Self {
         endpoints: ENDPOINTS_DEFAULT,
         edits: 100,
@@ -51,7 +51,7 @@ impl Effort {
         traffic: Duration::from_mins(3),
         stress_endpoints: 50_000,
     };
-    /// About five minutes.
+    /// About twelve minutes.
     pub const QUICK: Self = Self {
         edits: 40,
         idle: Duration::from_secs(15),
